@@ -1,0 +1,49 @@
+"""`persona`: one command line over data, training, export, serving and scoring."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from persona import data, evaluate, explain, export, score, serve, train
+
+app = typer.Typer(
+    name="persona",
+    help="Turns a person's click history into a user embedding, and shows what it looked at.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.command(name="train")(train.train)
+app.command(name="evaluate")(evaluate.evaluate)
+app.command(name="export")(export.export)
+app.command(name="serve")(serve.serve)
+app.command(name="score")(score.score)
+app.command(name="explain")(explain.explain)
+
+TRAIN_EXTRA = {"torch", "lightning", "onnx", "onnxscript", "matplotlib"}
+
+
+def main() -> None:
+    """Runs a verb; an expected failure ends with its message and exit status 1."""
+    from client.errors import ClientError
+    from export.errors import ExportError
+    from model.errors import ModelError
+    from service.errors import ServiceError
+
+    try:
+        app()
+    except (ClientError, ExportError, ModelError, ServiceError) as error:
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in TRAIN_EXTRA:
+            raise
+        fail(f"this needs {error.name}: pip install 'persona-encoder[train]'")
+
+
+def fail(message: str) -> None:
+    """Prints the message to stderr and exits with status 1."""
+    Console(stderr=True, highlight=False).print(f"persona: {message}", markup=False)
+    sys.exit(1)
