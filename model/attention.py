@@ -1,0 +1,249 @@
+"""Attention, every kind the field names, from three choices and two masks.
+
+For queries Q, keys K and values V, position i of the queries sees the keys j through
+
+    s_ij = f_sim(q_i, k_j)          similarity
+    a_i  = f_norm(s_i)              normalisation over j, on allowed keys only
+    c_i  = sum_j a_ij v_j           context
+
+*Which states are compared*: self-attention takes Q, K and V from one history; source-target
+attention takes Q from elsewhere, here a candidate item. Either is multi-head (Vaswani 2017,
+"Attention Is All You Need"): H projections to width d = D / H, attended apart, joined again.
+
+*Similarity* is the sum over d of a vector of terms t_ij:
+
+    dot          t_ij = q_i * k_j                        Luong 2015
+    scaled_dot   t_ij = q_i * k_j / sqrt(d)              Vaswani 2017
+    general      t_ij = q_i * (W k_j)                    Luong 2015, bilinear q^T W k
+    additive     t_ij = w * tanh(W1 q_i + W2 k_j + b)    Bahdanau 2014
+
+*Normalisation*: `softmax` takes the plain sum of the terms, exp(s_ij) / sum_j exp(s_ij), with
+s_ij = sum t_ij. `weighted_softmax` learns its own weighting u of the terms,
+exp(u . t_ij) / sum_j exp(u . t_ij). Additive attention's w is such a weighting already: with the
+weighted softmax its terms are the bare tanh(...), and the two choices describe one family.
+
+*Masks* (True = attend): the key mask acts on scores before the normalisation, so that padding
+gets weight exactly 0; the query mask acts on outputs after it, because a padded query still
+attends to something.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Similarity = Literal["dot", "scaled_dot", "additive", "general"]
+Normalisation = Literal["softmax", "weighted_softmax"]
+MaskMode = Literal["add", "mul"]
+PaddingSide = Literal["left", "right"]
+
+SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
+NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
+
+
+def mask_from_lengths(lengths: Tensor, length: int, padding_side: PaddingSide) -> Tensor:
+    """The boolean mask of rows padded to `length`.
+
+    Args:
+        lengths: real positions of each row, (B,) int.
+        length: the padded length L.
+        padding_side: where the padding lies.
+
+    Returns:
+        (B, L) bool, True on real positions.
+    """
+    index = torch.arange(length, device=lengths.device)
+    if padding_side == "left":
+        # Not arange(L - 1, -1, -1): that exports to an ONNX Range which comes out empty.
+        index = (length - 1) - index
+    return index < lengths[:, None]
+
+
+def sequence_mask(x: Tensor, mask: Tensor, mode: MaskMode) -> Tensor:
+    """Masks scores before the normalisation (`add`) or values after it (`mul`).
+
+    The names are the field's, from `x - (1 - mask) * 1e12` and `x * mask`. Both select instead:
+    1e12 overflows fp16 and erases fp32 scores, and 0 * NaN is NaN.
+
+    Args:
+        x: scores or values, any floating dtype.
+        mask: bool, broadcastable to x, True on what is kept.
+        mode: `add` puts the dtype's lowest finite number where masked, `mul` puts 0.
+    """
+    masked = torch.finfo(x.dtype).min if mode == "add" else 0.0
+    return x.masked_fill(~mask, masked)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last axis with weight exactly 0 where masked.
+
+    A row that is masked whole gets weights 0 and gradients 0, never NaN: the lowest finite
+    number in place of -inf keeps the softmax finite, and the second mask empties the row.
+    """
+    weights = torch.softmax(sequence_mask(scores, mask, "add"), dim=-1)
+    return sequence_mask(weights, mask, "mul")
+
+
+class Scores(nn.Module):
+    """Similarity and the weighting of its terms: queries and keys to scores.
+
+    Weightings start at 1 and W at the identity, so that `general` and `weighted_softmax` begin
+    as the dot product they generalise; additive's w starts small and random, as it must break
+    the symmetry of its terms.
+    """
+
+    def __init__(
+        self, similarity: Similarity, normalisation: Normalisation, heads: int, head_width: int
+    ) -> None:
+        super().__init__()
+        self.similarity = similarity
+        self.normalisation = normalisation
+        d = head_width
+        if similarity == "general":
+            self.bilinear = nn.Parameter(torch.eye(d).repeat(heads, 1, 1))  # W
+        if similarity == "additive":
+            self.query_projection = nn.Parameter(torch.randn(heads, d, d) / math.sqrt(d))  # W1
+            self.key_projection = nn.Parameter(torch.randn(heads, d, d) / math.sqrt(d))  # W2
+            self.bias = nn.Parameter(torch.zeros(heads, 1, d))  # b
+        # w of the additive similarity or u of the weighted softmax: one weighting of the terms.
+        if similarity == "additive":
+            self.term_weight = nn.Parameter(torch.randn(heads, 1, d) / math.sqrt(d))
+        elif normalisation == "weighted_softmax":
+            self.term_weight = nn.Parameter(torch.ones(heads, 1, d))
+
+    def factors(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys whose plain dot product is the score: all kinds but `additive`."""
+        if self.similarity == "general":
+            keys = keys @ self.bilinear.mT  # (B, H, Lk, d)
+        if self.similarity == "scaled_dot":
+            queries = queries / math.sqrt(queries.shape[-1])
+        if self.normalisation == "weighted_softmax":
+            queries = queries * self.term_weight
+        return queries, keys
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Scores of every query with every key.
+
+        Args:
+            queries: (B, H, Lq, d).
+            keys: (B, H, Lk, d).
+
+        Returns:
+            (B, H, Lq, Lk).
+        """
+        if self.similarity != "additive":
+            queries, keys = self.factors(queries, keys)
+            return queries @ keys.mT
+        q = queries @ self.query_projection.mT  # (B, H, Lq, d)
+        k = keys @ self.key_projection.mT + self.bias  # (B, H, Lk, d)
+        terms = torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))  # (B, H, Lq, Lk, d)
+        return (terms @ self.term_weight.unsqueeze(-1)).squeeze(-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of any kind: projections, scores, masked normalisation, context."""
+
+    def __init__(
+        self, width: int, heads: int, similarity: Similarity, normalisation: Normalisation
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} does not divide into {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.scores = Scores(similarity, normalisation, heads, width // heads)
+
+    def forward(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        mask: Tensor,
+        query_rotation: "Rotation | None" = None,
+        key_rotation: "Rotation | None" = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attends from queries to keys; the values are projections of the keys.
+
+        Args:
+            queries: (B, Lq, D); the keys themselves in self-attention.
+            keys: (B, Lk, D).
+            mask: bool, broadcastable to (B, H, Lq, Lk), True = attend.
+            query_rotation: rotary positions of the queries.
+            key_rotation: rotary positions of the keys.
+
+        Returns:
+            Context (B, Lq, D) and weights (B, H, Lq, Lk). Masked keys weigh exactly 0, rows sum
+            to 1, and a row without any key is 0.
+        """
+        q, k, v = self._project(queries, keys, query_rotation, key_rotation)
+        weights = masked_softmax(self.scores(q, k), mask)  # (B, H, Lq, Lk)
+        return self._join(weights @ v), weights
+
+    def context(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        mask: Tensor,
+        query_rotation: "Rotation | None" = None,
+        key_rotation: "Rotation | None" = None,
+    ) -> Tensor:
+        """The context of `forward` alone, by a fused kernel where the similarity is a product."""
+        if self.scores.similarity == "additive":
+            return self.forward(queries, keys, mask, query_rotation, key_rotation)[0]
+        q, k, v = self._project(queries, keys, query_rotation, key_rotation)
+        q, k = self.scores.factors(q, k)
+        return self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0))
+
+    def _project(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        query_rotation: "Rotation | None",
+        key_rotation: "Rotation | None",
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q = self._split(self.query(queries))  # (B, H, Lq, d)
+        k = self._split(self.key(keys))  # (B, H, Lk, d)
+        v = self._split(self.value(keys))  # (B, H, Lk, d)
+        q = q if query_rotation is None else query_rotation.rotate(q)
+        k = k if key_rotation is None else key_rotation.rotate(k)
+        return q, k, v
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        return x.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+    def _join(self, context: Tensor) -> Tensor:
+        joined = context.transpose(1, 2).flatten(2)  # (B, H, Lq, d) to (B, Lq, D)
+        out: Tensor = self.output(joined)
+        return out
+
+
+class Rotation:
+    """Rotary positions (Su 2021, "RoFormer"): turns pairs of features by position * frequency.
+
+    A score of rotated queries and keys depends on the distance of their positions alone.
+    """
+
+    def __init__(self, positions: Tensor, head_width: int) -> None:
+        half = head_width // 2
+        exponent = torch.arange(half, device=positions.device) / half
+        angles = positions[:, None, :, None] * (10_000.0**-exponent)  # (B, 1, L, d / 2)
+        self.cos, self.sin = angles.cos(), angles.sin()
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotates (B, H, L, d)."""
+        first, second = x.chunk(2, dim=-1)
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        turned = (first * cos - second * sin, first * sin + second * cos)
+        return torch.cat(turned, dim=-1)
+
+    def at(self, positions: Tensor) -> "Rotation":
+        """The rotation of one position a row, (B,) into (B, 1, 1, d / 2)."""
+        chosen = object.__new__(Rotation)
+        index = positions[:, None, None, None].expand(-1, -1, -1, self.cos.shape[-1])
+        chosen.cos, chosen.sin = self.cos.gather(2, index), self.sin.gather(2, index)
+        return chosen
