@@ -83,9 +83,12 @@ class Architecture(_Strict):
     pooling: Literal["newest", "mean", "additive"]
     positions: Literal["learned", "rotary", "none"]
     width: int = Field(ge=1)
-    blocks: int = Field(ge=0)
+    blocks: int = Field(ge=1)
     heads: int = Field(ge=1)
     max_length: int = Field(ge=1)
+    feed_forward: int = Field(ge=1)  # hidden width of the feed-forward layer, in widths
+    gated: bool
+    dropout: float
 
 
 class Manifest(_Strict):

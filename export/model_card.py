@@ -1,0 +1,57 @@
+"""The model card: what the artifact is, where it comes from, how good it is, how to remake it."""
+
+from service.artifact import Facts, Manifest
+
+HEADER = """# {name}, version {version}
+
+{description}
+
+| | |
+| --- | --- |
+| items | {n_items:,} |
+| embedding | {width} numbers, float32 |
+| history | newest {max_length} clicks |
+| licence | {licence} |
+| made | {created} |
+"""
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card as Markdown, from the manifest alone."""
+    architecture = manifest.architecture
+    parts = [
+        HEADER.format(
+            **manifest.model_dump(exclude={"architecture"}),
+            width=architecture.width,
+            max_length=architecture.max_length,
+        ),
+        _section("Architecture", architecture.model_dump()),
+        _section("Training", manifest.training),
+        _metrics(manifest.metrics),
+        _section("PyTorch against ONNX Runtime", manifest.parity),
+        _section("Versions", dict(manifest.versions)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _section(title: str, facts: Facts) -> str:
+    if not facts:
+        return ""
+    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
+    return f"## {title}\n\n| | |\n| --- | --- |\n{rows}\n"
+
+
+def _metrics(metrics: Facts) -> str:
+    """Plain facts as a table, and one row a scorer where `scorers` holds their figures."""
+    facts = {key: value for key, value in metrics.items() if key != "scorers"}
+    scorers = metrics.get("scorers")
+    text = _section("Quality", facts)
+    if not isinstance(scorers, dict) or not scorers:
+        return text
+    names = list(next(iter(scorers.values())))
+    rows = [
+        f"| {scorer} | " + " | ".join(f"{figures[name]:.4f}" for name in names) + " |"
+        for scorer, figures in scorers.items()
+    ]
+    head = f"| | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}"
+    return f"{text}\n{head}\n" + "\n".join(rows) + "\n"

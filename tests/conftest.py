@@ -1,0 +1,37 @@
+"""Real small things for the tests: a random encoder and the artifact exported from it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.write import Description, write_artifact
+from model.encoder import EncoderConfig, UserEncoder
+
+TINY = EncoderConfig(width=16, heads=2, blocks=2, max_length=12)
+TINY_ITEMS = [f"item {number}" for number in range(20)]
+
+
+def random_encoder(config: EncoderConfig, n_items: int, seed: int = 0) -> UserEncoder:
+    """An encoder whose every parameter matters: none is left at 0 or 1."""
+    torch.manual_seed(seed)
+    encoder = UserEncoder(config, n_items).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return encoder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder with one artifact, `tiny`, of a random encoder over 20 items."""
+    root = tmp_path_factory.mktemp("artifacts")
+    about = Description("tiny", description="A random encoder for tests.")
+    write_artifact(random_encoder(TINY, len(TINY_ITEMS)), TINY_ITEMS, about, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_artifacts: Path) -> Path:
+    """The folder of `tiny`."""
+    return tiny_artifacts / "tiny" / "1"
