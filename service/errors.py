@@ -5,6 +5,7 @@ ServiceError               500 internal
 ├── BodyTooLarge           413 body_too_large
 ├── ModelNotFound          404 model_not_found
 ├── Overloaded             429 overloaded          the queue is full; try again
+├── ClientGone             499 client_gone         nobody is left to answer
 ├── NotReady               503 not_ready
 ├── DeadlineExceeded       504 deadline_exceeded
 └── ArtifactError          500 artifact_invalid    an artifact is broken; names the file
@@ -51,6 +52,13 @@ class Overloaded(ServiceError):
 
     status = 429
     code = "overloaded"
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection before the result was there."""
+
+    status = 499
+    code = "client_gone"
 
 
 class NotReady(ServiceError):

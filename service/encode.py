@@ -1,0 +1,134 @@
+"""`POST /v1/encode`: from validated histories to the bytes of the response."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.artifact import GraphName, ItemId
+from service.disconnect import Receive, unless_gone
+from service.errors import InvalidRequest
+from service.histories import MappedHistory, UnknownItems
+from service.models import Model
+from service.schema import EncodeRequest, History, NamedHistory
+from service.session import Outputs, Row
+from service.settings import Settings
+
+GRAPHS: dict[str, GraphName] = {
+    "none": "embedding",
+    "pooled": "attention",
+    "full": "attention_full",
+}
+
+Fields = dict[str, Any]
+
+
+async def encode(
+    request: EncodeRequest, model: Model, settings: Settings, receive: Receive
+) -> bytes:
+    """Encodes the histories and writes the response as JSON.
+
+    Raises:
+        InvalidRequest: a history is too long, an item unknown, or the response too large.
+        ClientGone, DeadlineExceeded, Overloaded: there is no result.
+    """
+    graph = GRAPHS[request.attention]
+    model.require(graph, f"attention '{request.attention}'")
+    ids, histories = map_histories(request.histories, request.unknown_items, model, settings)
+    _refuse_large_attention(graph, histories, model, settings)
+    rows = [Row(history.rows) for history in histories]
+    outputs = await unless_gone(receive, model.submit(graph, rows))
+    write = _base64 if request.encoding == "base64" else _as_it_is
+    users = [
+        user_fields(user_id, history)
+        | {"embedding": write(row[0])}
+        | _attention_fields(graph, history, row)
+        for user_id, history, row in zip(ids, histories, outputs, strict=True)
+    ]
+    return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def map_histories(
+    histories: Sequence[History], unknown_items: UnknownItems, model: Model, settings: Settings
+) -> tuple[list[ItemId | None], list[MappedHistory]]:
+    """The ids and the mapped clicks of a request's histories.
+
+    Raises:
+        InvalidRequest: there are too many histories, one is too long, or an item is unknown.
+    """
+    refuse_more("the request", len(histories), settings.max_histories, "histories")
+    ids: list[ItemId | None] = []
+    mapped = []
+    for number, history in enumerate(histories):
+        user_id, items = _id_and_items(history)
+        if len(items) > settings.max_history_items:
+            limit = settings.max_history_items
+            refuse_more(f"history {number}", len(items), limit, "items", ("histories", number))
+        ids.append(user_id)
+        mapped.append(model.index.map_history(number, items, unknown_items))
+    return ids, mapped
+
+
+def _id_and_items(history: History) -> tuple[ItemId | None, list[ItemId]]:
+    return (history.id, history.items) if isinstance(history, NamedHistory) else (None, history)
+
+
+def refuse_more(
+    place: str, value: int, limit: int, unit: str, path: tuple[str | int, ...] = ("histories",)
+) -> None:
+    """Holds a limit.
+
+    Raises:
+        InvalidRequest: `value` is above `limit`.
+    """
+    if value > limit:
+        raise InvalidRequest(f"{place} has {value:,} {unit}, limit {limit:,}", path=path)
+
+
+def user_fields(user_id: ItemId | None, history: MappedHistory) -> Fields:
+    """What every result says about its history."""
+    return {
+        "id": user_id,
+        "used": len(history.items),
+        "truncated": history.truncated,
+        "unknown": history.unknown,
+    }
+
+
+def _refuse_large_attention(
+    graph: GraphName, histories: Sequence[MappedHistory], model: Model, settings: Settings
+) -> None:
+    architecture = model.artifact.manifest.architecture
+    sizes = [1 + len(history.items) for history in histories]
+    if graph == "attention":
+        values = architecture.heads * sum(sizes)
+    elif graph == "attention_full":
+        values = architecture.blocks * architecture.heads * sum(size * size for size in sizes)
+    else:
+        return
+    limit = settings.max_attention_values
+    refuse_more("the attention of the response", values, limit, "values", ("attention",))
+
+
+def _attention_fields(graph: GraphName, history: MappedHistory, row: Outputs) -> Fields:
+    """The attention without its padding; orjson writes whole contiguous arrays only."""
+    used = 1 + len(history.items)
+    if graph == "attention":
+        weights = row[1][:, :used]  # (H, 1 + used)
+        clicks, start = np.ascontiguousarray(weights[:, 1:]), np.ascontiguousarray(weights[:, 0])
+        return {"attention": {"items": history.items, "weights": clicks, "start": start}}
+    if graph == "attention_full":
+        blocks = np.ascontiguousarray(row[1][:, :, :used, :used])  # (blocks, H, 1 + used, 1 + used)
+        return {"attention": {"items": history.items, "blocks": blocks}}
+    return {}
+
+
+def _as_it_is(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    return embedding
+
+
+def _base64(embedding: NDArray[np.float32]) -> str:
+    return base64.b64encode(embedding.astype("<f4", copy=False).tobytes()).decode()

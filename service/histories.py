@@ -1,0 +1,89 @@
+"""From a person's clicks to what the encoder reads: rows of the item table, padding and mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.artifact import ItemId
+from service.errors import InvalidRequest
+
+UnknownItems = Literal["token", "drop", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class MappedHistory:
+    """A history as the encoder reads it, and what became of its clicks.
+
+    `truncated` clicks are those older than the newest `max_length`. `unknown` clicks have an
+    item that the model does not know: with "token" they are among the used ones, with "drop"
+    all that were left out.
+    """
+
+    items: list[ItemId]  # the used clicks, oldest to newest
+    rows: list[int]  # their rows in the item table
+    truncated: int
+    unknown: int
+
+
+class ItemIndex:
+    """Finds the row of every item id; ids match by value and type, as in training."""
+
+    def __init__(self, item_ids: Sequence[ItemId], max_length: int) -> None:
+        self._rows = {item_id: row for row, item_id in enumerate(item_ids)}
+        self._unknown = len(item_ids)
+        self._max_length = max_length
+
+    def map_history(
+        self, number: int, history: list[ItemId], unknown_items: UnknownItems
+    ) -> MappedHistory:
+        """Maps the history at index `number` of a request, keeping its newest `max_length` clicks.
+
+        Raises:
+            InvalidRequest: an item is unknown and `unknown_items` is "error".
+        """
+        kept = history
+        if unknown_items == "error":
+            self._refuse_unknown(number, history)
+        elif unknown_items == "drop":
+            kept = [item for item in history if item in self._rows]
+        used = kept[-self._max_length :]
+        rows = list(map(self._rows.get, used, repeat(self._unknown)))
+        left_out = len(history) - len(kept)
+        return MappedHistory(
+            used, rows, len(kept) - len(used), left_out or rows.count(self._unknown)
+        )
+
+    def map_candidates(self, candidates: list[ItemId], path: tuple[str | int, ...]) -> list[int]:
+        """The rows of candidates; every one must be known.
+
+        Raises:
+            InvalidRequest: a candidate is unknown; `path` is where the list stands.
+        """
+        rows = list(map(self._rows.get, candidates, repeat(self._unknown)))
+        if self._unknown in rows:
+            at = rows.index(self._unknown)
+            place = f"history {path[1]}, candidate {at}" if len(path) > 1 else f"candidate {at}"
+            raise InvalidRequest(f"{place}: unknown item {candidates[at]!r}", path=(*path, at))
+        return rows
+
+    def _refuse_unknown(self, number: int, history: list[ItemId]) -> None:
+        for at, item in enumerate(history):
+            if item not in self._rows:
+                raise InvalidRequest(
+                    f"history {number}, item {at}: unknown item {item!r}",
+                    path=("histories", number, at),
+                )
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Pads on the right to the longest: item_ids (B, L) and key_mask (B, L), L at least 1."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    longest = max(1, int(lengths.max()))
+    key_mask = np.arange(longest) < lengths[:, None]  # (B, L)
+    item_ids = np.zeros((len(rows), longest), np.int64)
+    item_ids[key_mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return item_ids, key_mask

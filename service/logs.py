@@ -1,0 +1,13 @@
+"""What may be logged about a failure: where it happened, never what a visitor did."""
+
+import traceback
+
+
+def frames(error: BaseException) -> str:
+    """The traceback with the errors' types but not their messages, which may quote a history."""
+    parts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        parts.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\nwhile handling, or because of, the above:\n".join(reversed(parts))

@@ -1,0 +1,62 @@
+"""What `/metrics` tells Prometheus, added up over all workers.
+
+With several workers `persona serve` sets PROMETHEUS_MULTIPROC_DIR, a folder that each worker
+maps its values into; whichever worker is asked sums them.
+"""
+
+import os
+from collections.abc import Callable
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+REQUESTS = Counter("persona_requests", "Answered requests", ["route", "status"])
+SECONDS = Histogram(
+    "persona_request_seconds",
+    "From the request's headers to the response's last byte",
+    ["route"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
+RUNS = Counter("persona_runs", "Runs of a graph", ["model"])
+HISTORIES = Counter("persona_histories", "Histories computed", ["model"])
+REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", ["model"])
+COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
+READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
+
+
+def count_run(model: str) -> Callable[[int, int, int], None]:
+    """What a model's batcher calls after each run: (histories, real tokens, computed tokens)."""
+    runs, histories = RUNS.labels(model), HISTORIES.labels(model)
+    real, computed = REAL_TOKENS.labels(model), COMPUTED_TOKENS.labels(model)
+
+    def on_run(n_histories: int, real_tokens: int, computed_tokens: int) -> None:
+        runs.inc()
+        histories.inc(n_histories)
+        real.inc(real_tokens)
+        computed.inc(computed_tokens)
+
+    return on_run
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+    if MULTIPROCESS_FOLDER not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package is half typed
+    return generate_latest(registry)
+
+
+def forget_worker() -> None:
+    """Takes this worker's gauges out of the sums when it ends."""
+    if MULTIPROCESS_FOLDER in os.environ:
+        multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # the package is half typed

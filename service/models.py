@@ -1,0 +1,74 @@
+"""A model that answers: an artifact with its item index, its engine and its queue."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.artifact import Artifact, GraphName, open_artifact
+from service.batcher import Batcher
+from service.errors import InvalidRequest
+from service.histories import ItemIndex
+from service.metrics import count_run
+from service.session import Engine, Outputs, Row
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Model:
+    """An artifact whose checksums and golden pairs hold, warm and ready to compute."""
+
+    artifact: Artifact
+    index: ItemIndex
+    item_embeddings: NDArray[np.float32]  # mapped, (n_items + 1, D)
+    batcher: Batcher[GraphName, Row, Outputs]
+    deadline_s: float
+
+    def require(self, graph: GraphName, purpose: str) -> None:
+        """Checks that the artifact carries a graph.
+
+        Raises:
+            InvalidRequest: it does not; `purpose` says what the graph was wanted for.
+        """
+        if graph not in self.artifact.manifest.graphs:
+            name = self.artifact.manifest.name
+            raise InvalidRequest(f"model '{name}' carries no graph '{graph}' for {purpose}")
+
+    def submit(self, graph: GraphName, rows: Sequence[Row]) -> asyncio.Future[list[Outputs]]:
+        """Queues rows; the future gives what `Engine.run` says of each of them.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        tokens = [1 + len(row.history) + len(row.candidates) for row in rows]  # 1: start token
+        return self.batcher.submit(graph, rows, tokens, deadline_s=self.deadline_s)
+
+    def answer(self, users: list[dict[str, Any]]) -> dict[str, Any]:
+        """The response around the users' results."""
+        manifest = self.artifact.manifest
+        return {"model": manifest.name, "version": manifest.version, "users": users}
+
+
+def load(folder: Path, settings: Settings) -> Model:
+    """Opens an artifact, proves it against its golden pairs, and warms it up.
+
+    Raises:
+        ArtifactError: the artifact is broken; the message names the file.
+    """
+    artifact = open_artifact(folder)
+    index = ItemIndex(artifact.item_ids, artifact.manifest.architecture.max_length)
+    engine = Engine(artifact)
+    engine.prove(index)
+    engine.warm_up()
+    batcher = Batcher[GraphName, Row, Outputs](
+        engine.run,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_queue_tokens=settings.max_queue_tokens,
+        on_run=count_run(artifact.manifest.name),
+    )
+    table = artifact.item_embeddings()
+    return Model(artifact, index, table, batcher, settings.deadline_ms / 1000)

@@ -1,0 +1,98 @@
+"""ONNX Runtime behind one class: opens an artifact's graphs, proves them, and computes batches."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.artifact import Artifact, GraphName
+from service.errors import ArtifactError
+from service.histories import ItemIndex, pad_rows
+
+Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Row(NamedTuple):
+    """One history, and for the graph `score` its candidates, as rows of the item table."""
+
+    history: list[int]
+    candidates: Sequence[int] = ()
+
+
+class Engine:
+    """The graphs of one artifact, ready to compute; one thread, no spinning, bounded memory."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Opens every graph of the artifact.
+
+        Raises:
+            ArtifactError: ONNX Runtime refuses a graph; the message names its file.
+        """
+        self.artifact = artifact
+        self._sessions = {graph: _open(artifact, graph) for graph in artifact.manifest.graphs}
+
+    def run(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
+        """Computes a batch: for each row its slice of the graph's outputs, padding included.
+
+        `embedding`: (D,). `attention`: (D,), (H, 1 + L). `attention_full`: (D,),
+        (blocks, H, 1 + L, 1 + L). `score`: (N,), (N, H, L).
+        """
+        item_ids, key_mask = pad_rows([row.history for row in rows])  # (B, L)
+        feeds: dict[str, NDArray[Any]] = {"item_ids": item_ids, "key_mask": key_mask}
+        if graph == "score":
+            feeds["candidate_ids"], _ = pad_rows([row.candidates for row in rows])  # (B, N)
+        return list(zip(*self._sessions[graph].run(None, feeds), strict=True))
+
+    def prove(self, index: ItemIndex) -> None:
+        """Replays the golden pairs through every graph that gives embeddings.
+
+        Raises:
+            ArtifactError: an embedding differs from its golden one by more than the tolerance.
+        """
+        golden = self.artifact.golden
+        histories = [
+            index.map_history(number, pair.history, "token").rows
+            for number, pair in enumerate(golden.pairs)
+        ]
+        expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
+        for graph in self._sessions.keys() - {"score"}:
+            outputs = self._run_or_raise(graph, [Row(history) for history in histories])
+            actual = np.stack([embedding for embedding, *_ in outputs])  # (B, D)
+            difference = float(np.abs(actual - expected).max())
+            if not difference <= golden.tolerance:  # NaN is a difference too
+                raise ArtifactError(
+                    f"{self.artifact.graph_path(graph)}: differs from the golden embeddings by "
+                    f"{difference:g}, tolerance {golden.tolerance:g}"
+                )
+
+    def warm_up(self) -> None:
+        """Runs every graph at its shortest and its longest history, alone and as a batch."""
+        longest = self.artifact.manifest.architecture.max_length
+        for graph in self._sessions:
+            candidates = [0] if graph == "score" else []
+            for batch, length in ((1, 0), (1, 1), (1, longest), (4, longest)):
+                self._run_or_raise(graph, [Row([0] * length, candidates)] * batch)
+
+    def _run_or_raise(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
+        try:
+            return self.run(graph, rows)
+        except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
+            raise ArtifactError(f"{self.artifact.graph_path(graph)}: {error}") from error
+
+
+def _open(artifact: Artifact, graph: GraphName) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Both keep memory for every new shape, and shapes never end here.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    path = artifact.graph_path(graph)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
+        raise ArtifactError(f"{path}: {error}") from error

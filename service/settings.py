@@ -1,0 +1,56 @@
+"""Every knob of the service, read from PERSONA_* variables; docs/configuration.md explains each."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Settings(BaseSettings):
+    """The service's settings; each field is the variable PERSONA_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="PERSONA_", frozen=True)
+
+    artifacts: Path = Path("artifacts")  # folder of <name>/<version>/
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    workers: int | None = Field(default=None, ge=1)  # None: one for each core we may use
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1)
+    max_histories: int = Field(default=1024, ge=1)  # a request
+    max_history_items: int = Field(default=10_000, ge=1)  # a history, before truncation
+    max_attention_values: int = Field(default=2_000_000, ge=1)  # numbers in a response
+    max_scores: int = Field(default=1_000_000, ge=1)  # histories x candidates of a request
+    max_batch_tokens: int = Field(default=2048, ge=1)  # a run of the graph, padding included
+    max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
+    deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result
+    drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+
+
+def cpu_limit(cgroup: Path = CGROUP) -> int:
+    """Whole cores that this process may use: its affinity, cut by its cgroup's quota.
+
+    Reads `cpu.max` (version 2) or `cpu/cpu.cfs_quota_us` (version 1) below `cgroup`.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota, period = _quota(cgroup)
+    return cores if quota <= 0 else max(1, min(cores, quota // period))
+
+
+def _quota(cgroup: Path) -> tuple[int, int]:
+    """Microseconds of CPU time, and of the period for them; (-1, 1) where there is no limit."""
+    try:
+        if (cgroup / "cpu.max").is_file():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+            return (-1, 1) if quota == "max" else (int(quota), int(period))
+        old = cgroup / "cpu"
+        return (
+            int((old / "cpu.cfs_quota_us").read_text()),
+            int((old / "cpu.cfs_period_us").read_text()),
+        )
+    except OSError:
+        return -1, 1
