@@ -8,7 +8,7 @@ the user embedding. Items are tied: the table that embeds clicks also scores nex
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ class EncoderConfig:
     gated: bool = False  # SwiGLU in place of GELU
     max_length: int = 200  # newest clicks that are looked at
     dropout: float = 0.1  # of embeddings and of every residual branch
+
+    # Recipes read it through pydantic: a misspelt choice is an error there too.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         choices = {

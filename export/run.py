@@ -1,0 +1,45 @@
+"""From the folder of a training run to an artifact."""
+
+from pathlib import Path
+
+from export.write import Description, write_artifact
+from model.run import DATA, EVALUATION, TRAINING, read_facts, read_item_ids, read_run_recipe
+from model.train import load_encoder
+from service.artifact import Facts, open_artifact
+
+
+def export_run(run: Path, name: str, version: str, root: Path) -> tuple[Path, float]:
+    """Exports the best checkpoint of a run.
+
+    Returns:
+        The artifact's folder, and the largest difference between PyTorch and ONNX Runtime.
+
+    Raises:
+        RecipeError: the folder holds no run.
+        ExportError: the version exists, or the graphs differ.
+    """
+    recipe = read_run_recipe(run)
+    item_ids = read_item_ids(run)
+    encoder = load_encoder(recipe.encoder, len(item_ids), run)
+    about = Description(
+        name=name,
+        version=version,
+        description=recipe.description,
+        licence=recipe.data.licence,
+        training=_training(run),
+        metrics=read_facts(run, EVALUATION),
+    )
+    folder = write_artifact(encoder, item_ids, about, root)
+    parity = open_artifact(folder).manifest.parity["worst_absolute_difference"]
+    return folder, float(str(parity))
+
+
+def _training(run: Path) -> Facts:
+    recipe = read_run_recipe(run)
+    return {
+        "data": recipe.data.name,
+        "credit": recipe.data.source,
+        **read_facts(run, DATA),
+        **read_facts(run, TRAINING),
+        "recipe": recipe.model_dump(mode="json"),
+    }

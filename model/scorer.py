@@ -1,0 +1,36 @@
+"""A trained encoder as one more scorer beside the baselines."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.encoder import UserEncoder
+from model.histories import Histories, pad
+
+
+class EncoderScorer:
+    """Next-click scores of a PyTorch encoder, through the embedding that is served.
+
+    Args:
+        encoder: put in eval mode by the caller.
+        probabilities: whether to return softmax probabilities in place of logits.
+    """
+
+    def __init__(self, encoder: UserEncoder, *, probabilities: bool = False) -> None:
+        self.name = "encoder"
+        self._encoder = encoder
+        self._probabilities = probabilities
+
+    @torch.inference_mode()
+    def scores(self, histories: Histories) -> NDArray[np.float32]:
+        """Scores (B, n_items)."""
+        encoder = self._encoder
+        device = encoder.item_embedding.weight.device
+        rows = [histories[user] for user in range(len(histories))]
+        item_ids, key_mask = map(torch.from_numpy, pad(rows, encoder.config.max_length))
+        embedding, _ = encoder.encode(item_ids.to(device), key_mask.to(device))
+        logits = encoder.logits(embedding).float()  # (B, n_items)
+        if self._probabilities:
+            logits = logits.softmax(-1)
+        scores: NDArray[np.float32] = logits.cpu().numpy()
+        return scores

@@ -1,0 +1,194 @@
+"""The training loop on Lightning: checkpoints, resume, early stopping, seeds, learning curves."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from model.encoder import EncoderConfig, UserEncoder
+from model.histories import Split
+from model.metrics import evaluate_scorer
+from model.objective import objective
+from model.recipe import Recipe, TrainingRecipe
+from model.scorer import EncoderScorer
+from model.windows import LengthGroupedBatches, WindowBatch, Windows
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class NextClick(L.LightningModule):
+    """An encoder with its objective, optimiser and validation."""
+
+    def __init__(
+        self, encoder: UserEncoder, recipe: TrainingRecipe, steps: int, split: Split, *, seen: bool
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.recipe = recipe
+        self._steps = steps  # of the whole run, for the schedule
+        self._validation = split.validation
+        self._remove_seen = seen
+
+    def on_train_epoch_start(self) -> None:
+        """Makes an epoch's randomness depend on seed and epoch alone, so a resumed run is equal."""
+        torch.manual_seed(self.recipe.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning passes it
+        """Loss of one batch."""
+        shown = batch.item_ids
+        hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
+        shown = shown.masked_fill(hidden, self.encoder.n_items)
+        batch = WindowBatch(shown, batch.key_mask, batch.targets, batch.target_mask)
+        loss = objective(self.encoder, batch, self.recipe.candidates)
+        size = len(shown)
+        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002  # see above
+        """Ranks the validation cases; one step does all, in batches of like length."""
+        scorer = EncoderScorer(self.encoder)
+        metrics = evaluate_scorer(scorer, self._validation, remove_seen=self._remove_seen).metrics
+        for name, estimate in metrics.estimates.items():
+            shown = name == self.recipe.monitor
+            self.log(name, estimate.mean, prog_bar=shown, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up, then constant or cosine down to a tenth."""
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in self.encoder.named_parameters():
+            decays = parameter.ndim > 1 and "embedding" not in name
+            (matrices if decays else others).append(parameter)
+        groups = [
+            {"params": matrices, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        rate = self.recipe.learning_rate
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
+        if self.recipe.schedule == "constant":
+            return warm
+        done = min(1.0, step / self._steps)
+        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run went."""
+
+    epochs: int  # run in all, over every resumption
+    best_epoch: int  # counted from 1
+    monitor: str
+    best: float  # of the monitor, on the validation cases
+    seconds: float  # of this call
+    clicks: int  # learned from, an epoch
+    parameters: int
+    device: str
+
+
+class _SetEpoch(Callback):
+    """Tells the sampler the epoch also after a resumption, before the first batch."""
+
+    def __init__(self, batches: LengthGroupedBatches) -> None:
+        self._batches = batches
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002  # Lightning passes it
+        self._batches.set_epoch(trainer.current_epoch)
+
+
+def train_encoder(
+    recipe: Recipe, split: Split, run: Path, *, progress: bool = True
+) -> TrainingResult:
+    """Trains into the folder `run`, going on from its last checkpoint if there is one.
+
+    Checkpoints are written after each epoch: `checkpoints/last.ckpt`, and `best.ckpt` by the
+    recipe's monitor. `curves/version_<n>/metrics.csv` holds the learning curves, one file a call.
+    """
+    config = recipe.encoder
+    training = recipe.training
+    torch.manual_seed(training.seed)
+    encoder = UserEncoder(config, split.train.n_items)
+    windows = Windows(split.train, config.max_length)
+    batches = LengthGroupedBatches(
+        windows, training.max_batch_tokens, training.max_batch, training.seed
+    )
+    steps = len(batches) * training.epochs
+    module = NextClick(encoder, training, steps, split, seen=recipe.data.remove_seen)
+    best = ModelCheckpoint(
+        run / "checkpoints",
+        filename=Path(BEST).stem,
+        monitor=training.monitor,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    stop = EarlyStopping(training.monitor, mode="max", patience=training.patience)
+    callbacks: list[Callback] = [_SetEpoch(batches), best, stop]
+    trainer = L.Trainer(
+        max_epochs=training.epochs,
+        precision=training.precision,
+        gradient_clip_val=training.gradient_clip,
+        callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
+        logger=CSVLogger(run, name="curves"),  # a new version for each resumption
+        log_every_n_steps=1_000_000,  # epochs are what is logged
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    last = run / "checkpoints" / LAST
+    started = time.monotonic()
+    trainer.fit(
+        module,
+        DataLoader(windows, batch_size=None, sampler=batches),
+        DataLoader(TensorDataset(torch.zeros(1))),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    return TrainingResult(
+        epochs=trainer.current_epoch,
+        best_epoch=_best_epoch(run),
+        monitor=training.monitor,
+        best=_best_score(best),
+        seconds=time.monotonic() - started,
+        clicks=len(split.train.items),
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        device=str(trainer.strategy.root_device),
+    )
+
+
+def _best_score(best: ModelCheckpoint) -> float:
+    return math.nan if best.best_model_score is None else float(best.best_model_score)
+
+
+def _best_epoch(run: Path) -> int:
+    checkpoint = torch.load(run / "checkpoints" / BEST, weights_only=True)
+    return int(checkpoint["epoch"]) + 1
+
+
+def load_encoder(config: EncoderConfig, n_items: int, run: Path) -> UserEncoder:
+    """The best encoder of a run, in eval mode, on the CPU."""
+    checkpoint = torch.load(run / "checkpoints" / BEST, weights_only=True, map_location="cpu")
+    prefix = "encoder."
+    state = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    encoder = UserEncoder(config, n_items)
+    encoder.load_state_dict(state)
+    return encoder.eval()

@@ -1,0 +1,107 @@
+"""Training windows: every click a target once, batches of like length, padding made in bulk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from model.histories import Histories, Int, length_grouped
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Inputs and targets; position 0 is the start token, its target the first click."""
+
+    item_ids: Tensor  # (B, L) int64
+    key_mask: Tensor  # (B, L) bool
+    targets: Tensor  # (B, 1 + L) int64, the item that came next
+    target_mask: Tensor  # (B, 1 + L) bool, where there is a target to learn from
+
+    def to(self, device: torch.device) -> "WindowBatch":
+        """The batch on a device."""
+        return WindowBatch(
+            self.item_ids.to(device),
+            self.key_mask.to(device),
+            self.targets.to(device),
+            self.target_mask.to(device),
+        )
+
+
+class Windows(Dataset[WindowBatch]):
+    """Histories cut into windows of at most `max_length` + 1 clicks, counted from the newest.
+
+    A window of n clicks shows n - 1 of them after the start token and asks for all n. Only a
+    history's oldest window asks the start token for its first click: elsewhere that click is
+    not a first one, and the start token is what an empty history becomes.
+    """
+
+    def __init__(self, histories: Histories, max_length: int) -> None:
+        self._items = torch.from_numpy(histories.items.astype(np.int64))
+        self._n_items = histories.n_items
+        self.starts, self.lengths, self.oldest = _cut(histories.offsets, max_length)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, windows: Int) -> WindowBatch:
+        """A batch of the given windows, right-padded to the longest."""
+        lengths = self.lengths[windows]
+        index = np.arange(lengths.max())
+        target_mask = index < lengths[:, None]  # (B, 1 + L)
+        where = np.where(target_mask, self.starts[windows, None] + index, 0)
+        targets = self._items[torch.from_numpy(where)]
+        key_mask = index[1:] < lengths[:, None]
+        target_mask[:, 0] &= self.oldest[windows]
+        known = targets != self._n_items  # nobody is taught to predict "unknown"
+        return WindowBatch(
+            targets[:, :-1].contiguous(),
+            torch.from_numpy(key_mask),
+            targets,
+            torch.from_numpy(target_mask) & known,
+        )
+
+
+def _cut(offsets: Int, max_length: int) -> tuple[Int, Int, NDArray[np.bool_]]:
+    """Start, length and "is the oldest" of every window of every non-empty history.
+
+    A window after the oldest one begins with the click before its first target, so that every
+    click is a target once.
+    """
+    lengths = np.diff(offsets)
+    n_windows = np.maximum(-(-(lengths - 1) // max_length), (lengths > 0).astype(np.int64))
+    user = np.repeat(np.arange(len(lengths)), n_windows)
+    # Counted from the newest: 0, 1, ... within each user.
+    first = np.concatenate(([0], np.cumsum(n_windows)[:-1]))
+    back = np.arange(len(user)) - first[user]
+    ends = offsets[user + 1] - back * max_length
+    starts = np.maximum(ends - max_length - 1, offsets[user])
+    return starts, ends - starts, starts == offsets[user]
+
+
+class LengthGroupedBatches(Sampler[Int]):
+    """Batches of windows of like length, other ones each epoch, the same for a seed and epoch.
+
+    The number of batches is the same every epoch: only windows of equal length change places.
+    """
+
+    def __init__(self, windows: Windows, max_batch_tokens: int, max_batch: int, seed: int) -> None:
+        self._lengths = windows.lengths
+        self._budget = (max_batch_tokens, max_batch)
+        self._seed = seed
+        self._epoch = 0
+        self._n_batches = sum(1 for _ in length_grouped(self._lengths, *self._budget))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __iter__(self) -> Iterator[Int]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        return length_grouped(self._lengths, *self._budget, rng)
