@@ -140,7 +140,8 @@ def is_worth_another_try(error: Exception) -> bool:
 def fetch(url: str, target: Path, on_progress: Progress | None = None) -> None:
     """Streams a URL into a file, with some tries and waits in between."""
     try:
-        for attempt in stamina.retry_context(on=is_worth_another_try, attempts=TRIES):
+        # Without a time limit: a long download that breaks deserves another try, too.
+        for attempt in stamina.retry_context(is_worth_another_try, TRIES, timeout=None):
             with attempt:
                 stream_once(url, target, on_progress)
     except httpx.HTTPStatusError as error:

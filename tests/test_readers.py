@@ -174,6 +174,20 @@ def test_a_broken_csv_row_is_reported_with_its_line(write: Write, row: bytes, re
     assert reason in report.broken[0].reason
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("gap", [",", "\t"])
+def test_csv_may_have_tabs_and_a_byte_order_mark(write: Write, mark: str, gap: str) -> None:
+    path = write("a.csv", mark + "user,item\nann,a\n".replace(",", gap))
+    assert named(read_clicks(path)[0]) == {"ann": ["a"]}
+
+
+def test_quoted_line_breaks_in_csv_do_not_shift_the_reported_lines(write: Write) -> None:
+    path = write("a.csv", 'user,item\nann,"a\nb"\nann\n')
+    histories, report = read_clicks(path)
+    assert named(histories) == {"ann": ["a\nb"]}
+    assert report.broken[0].line == 4
+
+
 def test_a_missing_column_is_named_beside_those_that_are_there(write: Write) -> None:
     with pytest.raises(DataError, match="no column 'item' among 'user', 'article'"):
         read_clicks(write("a.csv", "user,article\nann,1\n"))
@@ -233,6 +247,33 @@ def test_parquet_ids_may_be_any_kind_of_string(tmp_path: Path, kind: pa.DataType
     table = pa.table({"user": [1, 1, 2], "item": pa.array(["b", "a", "b"]).cast(kind)})
     pq.write_table(table, tmp_path / "a.parquet")
     assert named(read_clicks(tmp_path / "a.parquet")[0]) == {1: ["b", "a"], 2: ["b"]}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([3, 1, 2], pa.uint32()),
+        pa.array([0.3, 0.1, 0.2]),
+        pa.array([3, 1, 2], pa.timestamp("ns", "UTC")),
+        pa.array([3, 1, 2], pa.date32()),
+        pa.array(["2020-01-03", "2020-01-01", "2020-01-02T05:00:00+01:00"]),
+    ],
+)
+def test_parquet_times_may_be_of_any_kind(tmp_path: Path, times: pa.Array) -> None:
+    pq.write_table(pa.table({"user": [1] * 3, "item": [3, 1, 2], "time": times}), tmp_path / "a.pq")
+    assert named(read_clicks(tmp_path / "a.pq")[0]) == {1: [1, 2, 3]}
+
+
+def test_an_empty_parquet_file_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"user": pa.array([], pa.string()), "item": pa.array([], pa.int64())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="nothing usable in 0 rows"):
+        read_clicks(tmp_path / "a.parquet")
+
+
+def test_only_the_first_thousand_reasons_are_kept(write: Write) -> None:
+    _, report = read_clicks(write("a.txt", "1 1\n" + 1_200 * "rubbish\n"))
+    assert (report.broken_rows, len(report.broken)) == (1_200, 1_000)
 
 
 def test_parquet_ids_that_are_fractions_are_refused(tmp_path: Path) -> None:
