@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import httpx
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from client import answers
 from client.errors import (
@@ -30,7 +31,8 @@ from client.errors import (
 from client.results import Encoded, ItemId, Model, Scored
 
 T = TypeVar("T")
-History = Sequence[ItemId] | Mapping[str, object]  # item ids, or {"id": ..., "items": [...]}
+# Item ids from oldest to newest, or {"id": ..., "items": [...]}.
+History = Sequence[ItemId] | NDArray[Any] | Mapping[str, object]
 AttentionDetail = Literal["none", "pooled", "full"]
 UnknownItems = Literal["token", "drop", "error"]
 

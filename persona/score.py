@@ -1,5 +1,7 @@
 """`persona score`: the user embeddings of a whole file of histories."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 if TYPE_CHECKING:
     from client import ScoreReport
 
+SERVE = "import typer; from persona.serve import serve; typer.run(serve)"
 START_LIMIT_S = 120.0
+END_LIMIT_S = 15.0
 LOG_SHOWN_CHARACTERS = 2000
 
 
@@ -95,16 +99,17 @@ def local_service(artifacts: Path) -> Iterator[str]:
         NotReady: it ended or did not become ready; the message has what it said last.
     """
     port = _free_port()
-    serve = "from persona.cli import main; main()"
+    address = f"http://127.0.0.1:{port}"
     options = ["--artifacts", str(artifacts), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-c", SERVE, *options]
     with (
         tempfile.TemporaryFile("w+") as log,
+        # A session of its own: Ctrl-C reaches the service through us, after the last request.
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-c", serve, "serve", *options], stdout=log, stderr=log
+            command, stdout=log, stderr=log, start_new_session=True
         ) as process,
     ):
         try:
-            address = f"http://127.0.0.1:{port}"
             _wait_until_ready(address, process, log)
             yield address
         finally:
@@ -133,9 +138,9 @@ def _free_port() -> int:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(END_LIMIT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
 
 
 def _progress_bar() -> Progress:

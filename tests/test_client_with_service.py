@@ -1,0 +1,94 @@
+"""Both clients against the real service on the tiny artifact."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from client import AsyncClient, Client, FullAttention, InvalidRequest, Limits, ModelNotFound
+from client.results import PooledAttention
+from persona.score import local_service
+
+HISTORIES = [["item 1", "item 2"], [], ["item 3"] * 30, ["no such item", "item 4"]]
+
+
+@pytest.fixture(scope="module")
+def url(tiny_artifacts: Path) -> Iterator[str]:
+    with local_service(tiny_artifacts) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
+        yield client
+
+
+def test_base64_gives_the_numbers_that_plain_json_gives(client: Client, url: str) -> None:
+    answer = httpx.post(f"{url}/v1/encode", json={"histories": HISTORIES}).json()
+    plain = np.array([user["embedding"] for user in answer["users"]], np.float32)
+    np.testing.assert_allclose(client.encode(HISTORIES).embeddings, plain, atol=1e-6)
+
+
+def test_a_history_in_parts_of_one_has_the_same_embedding_as_in_one_part(url: str) -> None:
+    with Client(url, limits=Limits(histories=1)) as one_by_one, Client(url) as together:
+        parts, whole = one_by_one.encode(HISTORIES), together.encode(HISTORIES)
+    np.testing.assert_allclose(parts.embeddings, whole.embeddings, atol=1e-5)
+
+
+def test_a_user_says_what_became_of_the_clicks(client: Client) -> None:
+    users = client.encode([{"id": "ann", "items": HISTORIES[2]}, HISTORIES[3]]).users
+    assert (users[0].id, users[0].used, users[0].truncated) == ("ann", 12, 18)
+    assert (users[1].id, users[1].used, users[1].unknown) == (None, 2, 1)
+
+
+def test_pooled_attention_of_each_head_sums_to_one(client: Client) -> None:
+    for user in client.encode(HISTORIES, attention="pooled").users:
+        assert isinstance(user.attention, PooledAttention)
+        assert user.attention.weights.shape == (2, user.used)
+        total = user.attention.weights.sum(axis=1) + user.attention.start
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+def test_full_attention_has_every_block_and_rows_that_sum_to_one(client: Client) -> None:
+    for user in client.encode(HISTORIES * 4, attention="full").users:
+        assert isinstance(user.attention, FullAttention)
+        assert user.attention.blocks.shape == (2, 2, 1 + user.used, 1 + user.used)
+        np.testing.assert_allclose(user.attention.blocks.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_scores_follow_the_candidates(client: Client) -> None:
+    shared = client.score(HISTORIES, ["item 5", "item 6"])
+    own = client.score(HISTORIES, [["item 6", "item 5"]] * len(HISTORIES))
+    for left, right in zip(shared.users, own.users, strict=True):
+        np.testing.assert_allclose(left.scores, right.scores[::-1], atol=1e-5)
+
+
+def test_an_unknown_item_can_be_refused_and_is_named(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="no such item") as caught:
+        client.encode(HISTORIES, unknown_items="error")
+    assert caught.value.path == ("histories", 3, 0)
+
+
+def test_an_unknown_model_is_named(client: Client) -> None:
+    with pytest.raises(ModelNotFound, match="nobody"):
+        client.encode([[]], model="nobody")
+
+
+def test_the_models_on_offer_are_listed(client: Client) -> None:
+    (model,) = client.models()
+    assert (model.name, model.version, model.facts["n_items"]) == ("tiny", "1", 20)
+
+
+async def _twenty_at_once(url: str) -> list[float]:
+    async with AsyncClient(url) as client:
+        await client.wait_until_ready()
+        answers = await asyncio.gather(*(client.encode([["item 1"]]) for _ in range(20)))
+    return [float(np.abs(each.embeddings - answers[0].embeddings).max()) for each in answers]
+
+
+def test_the_awaiting_client_sends_many_at_once(url: str) -> None:
+    assert max(asyncio.run(_twenty_at_once(url))) < 1e-5
