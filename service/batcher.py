@@ -70,8 +70,8 @@ class _Entry(Generic[Group, Row, Result]):
 class Batcher(Generic[Group, Row, Result]):
     """Queues the rows of requests and computes them in runs.
 
-    `compute(group, rows)` returns one result a row; `on_run(rows, real_tokens, computed_tokens)`
-    hears of every run that went well.
+    `compute(group, rows)` returns one result a row; `on_run(rows, real_tokens, computed_tokens,
+    queued_tokens)` hears of every run that went well, with what it took and what it left.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Batcher(Generic[Group, Row, Result]):
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
-        on_run: Callable[[int, int, int], None] = lambda _rows, _real, _computed: None,
+        on_run: Callable[[int, int, int, int], None] = lambda *_: None,
     ) -> None:
         self._compute = compute
         self._max_batch_tokens = max_batch_tokens
@@ -204,7 +204,8 @@ class Batcher(Generic[Group, Row, Result]):
             self._isolate(batch, error)
             return
         real = sum(entry.tokens for entry in batch)
-        self._on_run(len(batch), real, len(batch) * max(entry.tokens for entry in batch))
+        computed = len(batch) * max(entry.tokens for entry in batch)
+        self._on_run(len(batch), real, computed, self.queued_tokens)
         for entry, result in zip(batch, results, strict=True):
             entry.job.deliver(entry.position, result)
 

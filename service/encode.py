@@ -63,17 +63,17 @@ def map_histories(
     ids: list[ItemId | None] = []
     mapped = []
     for number, history in enumerate(histories):
-        user_id, items = _id_and_items(history)
+        path: tuple[str | int, ...] = ("histories", number)
+        if isinstance(history, NamedHistory):
+            user_id, items, path = history.id, history.items, (*path, "items")
+        else:
+            user_id, items = None, history
         if len(items) > settings.max_history_items:
             limit = settings.max_history_items
-            refuse_more(f"history {number}", len(items), limit, "items", ("histories", number))
+            refuse_more(f"history {number}", len(items), limit, "items", path)
         ids.append(user_id)
-        mapped.append(model.index.map_history(number, items, unknown_items))
+        mapped.append(model.index.map_history(items, unknown_items, path))
     return ids, mapped
-
-
-def _id_and_items(history: History) -> tuple[ItemId | None, list[ItemId]]:
-    return (history.id, history.items) if isinstance(history, NamedHistory) else (None, history)
 
 
 def refuse_more(

@@ -38,16 +38,19 @@ class ItemIndex:
         self._max_length = max_length
 
     def map_history(
-        self, number: int, history: list[ItemId], unknown_items: UnknownItems
+        self,
+        history: list[ItemId],
+        unknown_items: UnknownItems = "token",
+        path: tuple[str | int, ...] = ("histories", 0),
     ) -> MappedHistory:
-        """Maps the history at index `number` of a request, keeping its newest `max_length` clicks.
+        """Maps a history, keeping its newest `max_length` clicks; `path` is where it stands.
 
         Raises:
             InvalidRequest: an item is unknown and `unknown_items` is "error".
         """
         kept = history
         if unknown_items == "error":
-            self._refuse_unknown(number, history)
+            self._refuse_unknown(history, path)
         elif unknown_items == "drop":
             kept = [item for item in history if item in self._rows]
         used = kept[-self._max_length :]
@@ -70,12 +73,11 @@ class ItemIndex:
             raise InvalidRequest(f"{place}: unknown item {candidates[at]!r}", path=(*path, at))
         return rows
 
-    def _refuse_unknown(self, number: int, history: list[ItemId]) -> None:
+    def _refuse_unknown(self, history: list[ItemId], path: tuple[str | int, ...]) -> None:
         for at, item in enumerate(history):
             if item not in self._rows:
                 raise InvalidRequest(
-                    f"history {number}, item {at}: unknown item {item!r}",
-                    path=("histories", number, at),
+                    f"history {path[1]}, item {at}: unknown item {item!r}", path=(*path, at)
                 )
 
 

@@ -29,20 +29,27 @@ SECONDS = Histogram(
 RUNS = Counter("persona_runs", "Runs of a graph", ["model"])
 HISTORIES = Counter("persona_histories", "Histories computed", ["model"])
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", ["model"])
+QUEUED_TOKENS = Gauge(
+    "persona_queued_tokens", "Tokens that wait", ["model"], multiprocess_mode="livesum"
+)
 COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
 
 
-def count_run(model: str) -> Callable[[int, int, int], None]:
-    """What a model's batcher calls after each run: (histories, real tokens, computed tokens)."""
+def count_run(model: str) -> Callable[[int, int, int, int], None]:
+    """What a model's batcher calls after each run: with what the run took and left."""
     runs, histories = RUNS.labels(model), HISTORIES.labels(model)
     real, computed = REAL_TOKENS.labels(model), COMPUTED_TOKENS.labels(model)
+    queued = QUEUED_TOKENS.labels(model)
 
-    def on_run(n_histories: int, real_tokens: int, computed_tokens: int) -> None:
+    def on_run(
+        n_histories: int, real_tokens: int, computed_tokens: int, queued_tokens: int
+    ) -> None:
         runs.inc()
         histories.inc(n_histories)
         real.inc(real_tokens)
         computed.inc(computed_tokens)
+        queued.set(queued_tokens)
 
     return on_run
 

@@ -8,16 +8,16 @@ holds them to these.
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.artifact import Architecture, Facts
 from service.errors import InvalidRequest
 
-# 64 bits are what the response can echo. FailFast: one error is enough to refuse a body, and a
+# 64 bits are what the response can echo. fail_fast: one error is enough to refuse a body, and a
 # body of millions of wrong values would otherwise become millions of error objects.
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Id = str | Integer
-Items = Annotated[list[Id], FailFast()]
+Items = Annotated[list[Id], Field(fail_fast=True)]
 
 ModelName = Annotated[str | None, Field(description="default: the first model by name")]
 
@@ -40,7 +40,7 @@ class EncodeRequest(_Request):
     """Histories to turn into user embeddings."""
 
     model: ModelName = None
-    histories: Annotated[list[History], FailFast()]
+    histories: Annotated[list[History], Field(fail_fast=True)]
     attention: Annotated[
         Literal["none", "pooled", "full"],
         Field(
@@ -61,9 +61,9 @@ class ScoreRequest(_Request):
     """Histories and the candidates to score for them."""
 
     model: ModelName = None
-    histories: Annotated[list[History], FailFast()]
+    histories: Annotated[list[History], Field(fail_fast=True)]
     candidates: Annotated[
-        Items | Annotated[list[Items], FailFast()],
+        Items | Annotated[list[Items], Field(fail_fast=True)],
         Field(description="one list for all histories, or a list for each"),
     ]
     attention: Annotated[
@@ -190,6 +190,7 @@ def parse(adapter: TypeAdapter[Body], body: bytes) -> Body:
 
 
 _FIELDS = {*EncodeRequest.model_fields, *ScoreRequest.model_fields, *NamedHistory.model_fields}
+_OUT_OF_RANGE = {"greater_than_equal", "less_than"}
 _ID = "a string or an integer"
 _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     (): "an object",
@@ -211,7 +212,7 @@ def _explain(error: ValidationError) -> InvalidRequest:
     details = error.errors(include_url=False)
     path, detail = max(
         ((_path(detail["loc"], detail["type"]), detail) for detail in details),
-        key=lambda pair: len(pair[0]),
+        key=lambda pair: (len(pair[0]), pair[1]["type"] in _OUT_OF_RANGE),
     )
     return InvalidRequest(_message(path, detail["type"], detail), path=path)
 
@@ -229,7 +230,7 @@ def _message(path: tuple[str | int, ...], kind: str, detail: Any) -> str:
         what = "is missing" if kind == "missing" else "is not known"
         return f"{place(path[:-1])}field '{_short(path[-1])}' {what}"
     expected = _EXPECTED.get(tuple(int if isinstance(part, int) else part for part in path))
-    if kind in {"greater_than_equal", "less_than"}:
+    if kind in _OUT_OF_RANGE:
         expected = "an integer of at most 64 bits"
     if expected is None:
         expected = detail.get("ctx", {}).get("expected", "true or false")

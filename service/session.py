@@ -52,10 +52,7 @@ class Engine:
             ArtifactError: an embedding differs from its golden one by more than the tolerance.
         """
         golden = self.artifact.golden
-        histories = [
-            index.map_history(number, pair.history, "token").rows
-            for number, pair in enumerate(golden.pairs)
-        ]
+        histories = [index.map_history(pair.history).rows for pair in golden.pairs]
         expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
         for graph in self._sessions.keys() - {"score"}:
             outputs = self._run_or_raise(graph, [Row(history) for history in histories])
