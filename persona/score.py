@@ -96,8 +96,14 @@ def local_service(artifacts: Path) -> Iterator[str]:
     """Address of a service on `artifacts` that runs as a process of its own, on a free port.
 
     Raises:
+        ArtifactError: an artifact is missing or broken.
         NotReady: it ended or did not become ready; the message has what it said last.
     """
+    from service.artifact import find_artifacts, open_artifact
+
+    # The service would live on and only say that it is not ready; we need not wait for that.
+    for folder in find_artifacts(artifacts):
+        open_artifact(folder)
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     options = ["--artifacts", str(artifacts), "--host", "127.0.0.1", "--port", str(port)]
