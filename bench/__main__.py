@@ -1,0 +1,20 @@
+"""`python -m bench`: one subcommand a benchmark; without one, all of them in turn."""
+
+import typer
+
+from bench.container import container
+
+app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
+app.command()(container)
+
+
+@app.callback(invoke_without_command=True)
+def run_all(context: typer.Context) -> None:
+    """Measure, and write bench/results.json and bench/RESULTS.md."""
+    if context.invoked_subcommand is None:
+        for benchmark in app.registered_commands:
+            if benchmark.callback is not None:
+                context.invoke(benchmark.callback)
+
+
+app()

@@ -1,0 +1,87 @@
+"""The image, built and run as docker-compose.yml says; .ci/run asks for it where it can be."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.serving import free_port, serving
+
+ROOT = Path(__file__).parents[1]
+REQUEST = {"histories": [["frontpage", "news", "news", "sports"], []], "attention": "pooled"}
+
+pytestmark = [
+    pytest.mark.skipif(
+        "PERSONA_TEST_CONTAINER" not in os.environ,
+        reason="builds an image: set PERSONA_TEST_CONTAINER=1 where docker and compose are",
+    ),
+    pytest.mark.timeout(900),
+]
+
+
+class Container:
+    """The running service of the compose file, under a project name of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._environment = os.environ | {"PORT": str(port), "COMPOSE_PROJECT_NAME": "persona-test"}
+
+    def compose(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "compose", *words],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def inside(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.compose("exec", "-T", "persona", *words)
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Container]:
+    running = Container(free_port())
+    try:
+        up = running.compose("up", "--build", "--wait")
+        assert up.returncode == 0, up.stdout + running.compose("logs").stdout
+        yield running
+    finally:
+        running.compose("down", "--volumes")
+
+
+def test_the_image_answers_with_the_numbers_of_a_local_service(container: Container) -> None:
+    with serving(ROOT / "artifacts") as client:
+        local = client.post("/v1/encode", json=REQUEST).json()
+    answered = httpx.post(f"{container.url}/v1/encode", json=REQUEST).json()
+    for ours, theirs in zip(local["users"], answered["users"], strict=True):
+        assert np.allclose(theirs["embedding"], ours["embedding"], rtol=0, atol=1e-5)
+        weights, expected = theirs["attention"]["weights"], ours["attention"]["weights"]
+        assert np.allclose(weights, expected, rtol=0, atol=1e-5)
+
+
+def test_the_image_holds_no_pytorch(container: Container) -> None:
+    imported = container.inside("python", "-c", "import torch")
+    assert "No module named 'torch'" in imported.stdout
+
+
+def test_the_container_runs_as_nobody(container: Container) -> None:
+    assert container.inside("id", "-u").stdout.strip() == "65532"
+
+
+def test_the_container_cannot_write_its_root(container: Container) -> None:
+    assert "Read-only file system" in container.inside("touch", "/artifacts/new").stdout
+
+
+def test_the_container_drains_and_ends_when_asked(container: Container) -> None:
+    stopped = container.compose("stop", "--timeout", "15")
+    assert stopped.returncode == 0
+    state = container.compose("ps", "--all", "--format", "{{.ExitCode}}").stdout.strip()
+    assert state in {"0", "143"}  # 143: ended by SIGTERM, as asked; 137 would be killed
