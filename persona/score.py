@@ -150,12 +150,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _progress_bar() -> Progress:
+    console = Console(stderr=True)
     return Progress(
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}% {task.fields[rows]:,} rows"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
