@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,6 @@ class TrainingResult:
     device: str
 
 
-class _SetEpoch(Callback):
-    """Tells the sampler the epoch also after a resumption, before the first batch."""
-
-    def __init__(self, batches: LengthGroupedBatches) -> None:
-        self._batches = batches
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002  # Lightning passes it
-        self._batches.set_epoch(trainer.current_epoch)
-
-
 def train_encoder(
     recipe: Recipe, split: Split, run: Path, *, progress: bool = True
 ) -> TrainingResult:
@@ -136,29 +127,34 @@ def train_encoder(
         mode="max",
         save_last=True,
         enable_version_counter=False,
+        save_on_train_epoch_end=True,  # after validation, when the epoch counts as done
     )
     stop = EarlyStopping(training.monitor, mode="max", patience=training.patience)
-    callbacks: list[Callback] = [_SetEpoch(batches), best, stop]
+    callbacks: list[Callback] = [best, stop]
     trainer = L.Trainer(
         max_epochs=training.epochs,
         precision=training.precision,
         gradient_clip_val=training.gradient_clip,
         callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
         logger=CSVLogger(run, name="curves"),  # a new version for each resumption
-        log_every_n_steps=1_000_000,  # epochs are what is logged
+        log_every_n_steps=len(batches),  # epochs are what is logged
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
     last = run / "checkpoints" / LAST
     started = time.monotonic()
-    trainer.fit(
-        module,
-        DataLoader(windows, batch_size=None, sampler=batches),
-        DataLoader(TensorDataset(torch.zeros(1))),
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
+    with warnings.catch_warnings():
+        # Lightning's own call; and loaders whose batches are ready-made need no workers.
+        warnings.filterwarnings("ignore", message=".*LeafSpec")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        trainer.fit(
+            module,
+            DataLoader(windows, batch_size=None, sampler=batches),
+            DataLoader(TensorDataset(torch.zeros(1))),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
     return TrainingResult(
         epochs=trainer.current_epoch,
         best_epoch=_best_epoch(run),

@@ -103,5 +103,6 @@ class LengthGroupedBatches(Sampler[Int]):
         return self._n_batches
 
     def __iter__(self) -> Iterator[Int]:
+        # A generator: Lightning makes the first iterator before it says which epoch resumes.
         rng = np.random.default_rng((self._seed, self._epoch))
-        return length_grouped(self._lengths, *self._budget, rng)
+        yield from length_grouped(self._lengths, *self._budget, rng)
