@@ -1,0 +1,221 @@
+"""The batcher, around a function that notes what it is given."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from service.batcher import RUN_COST_TOKENS, STRETCH_S, Batcher
+from service.errors import DeadlineExceeded, Overloaded, ServiceError
+
+Rows = list[str]  # a row is a text; its length is what it costs
+
+
+class Recorder:
+    """Computes the upper case, and refuses rows that contain "bad"."""
+
+    def __init__(self) -> None:
+        self.runs: list[Rows] = []
+
+    def __call__(self, _group: str, rows: Rows) -> list[str]:
+        self.runs.append(rows)
+        if any("bad" in row for row in rows):
+            raise ValueError(rows)
+        return [row.upper() for row in rows]
+
+
+class Bench:
+    """A batcher over a recorder."""
+
+    def __init__(self, max_batch_tokens: int = 100, max_queue_tokens: int = 10_000) -> None:
+        self.recorder = Recorder()
+        self.batcher: Batcher[str, str, str] = Batcher(
+            self.recorder, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens
+        )
+
+    def submit(
+        self, *rows: str, group: str = "g", deadline_s: float = 10
+    ) -> asyncio.Future[list[str]]:
+        return self.batcher.submit(group, rows, [len(row) for row in rows], deadline_s=deadline_s)
+
+    def run_of(self, text: str) -> int:
+        return next(number for number, run in enumerate(self.recorder.runs) if text in run)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+def padded(rows: Sequence[str]) -> int:
+    return len(rows) * max(map(len, rows))
+
+
+def test_what_arrives_together_is_computed_together_and_answered_in_order() -> None:
+    async def main() -> None:
+        bench = Bench()
+        answers = await asyncio.gather(bench.submit("bb", "a"), bench.submit("cc"))
+        assert list(answers) == [["BB", "A"], ["CC"]]
+        assert len(bench.recorder.runs) == 1
+
+    run(main())
+
+
+def test_an_idle_batcher_waits_for_no_company() -> None:
+    async def main() -> None:
+        bench = Bench()
+        future = bench.submit("a")
+        await asyncio.sleep(0)  # one turn of the loop
+        assert future.done()
+
+    run(main())
+
+
+def test_no_run_is_larger_than_its_budget_with_padding() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=40)
+        rows = ["x" * (1 + n % 9) for n in range(200)]
+        assert await bench.submit(*rows) == [row.upper() for row in rows]
+        assert max(map(padded, bench.recorder.runs)) <= 40
+
+    run(main())
+
+
+def test_a_row_over_the_budget_runs_alone() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=4)
+        await bench.submit("long row", "ab", "cd")
+        assert sorted(bench.recorder.runs) == [["ab", "cd"], ["long row"]]
+
+    run(main())
+
+
+def test_padding_never_costs_more_than_one_more_run() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=2000)
+        await bench.submit(*("x" * (1 + n * n % 97) for n in range(300)))
+        for rows in bench.recorder.runs:
+            assert padded(rows) - sum(map(len, rows)) <= RUN_COST_TOKENS
+
+    run(main())
+
+
+def test_groups_never_share_a_run() -> None:
+    async def main() -> None:
+        bench = Bench()
+        await asyncio.gather(bench.submit("a", group="one"), bench.submit("b", group="two"))
+        assert bench.recorder.runs == [["a"], ["b"]]
+
+    run(main())
+
+
+def test_a_large_request_lets_a_small_one_through() -> None:
+    async def main() -> None:
+        bench = Bench(max_queue_tokens=100_000)
+        large = bench.submit(*("x" * (10 + n // 10) for n in range(1000)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        small = bench.submit("small")
+        await asyncio.gather(large, small)
+        assert bench.run_of("small") < 10 < len(bench.recorder.runs)
+
+    run(main())
+
+
+def test_what_is_due_cannot_be_overtaken_for_ever() -> None:
+    async def main() -> None:
+        bench = Bench()
+        old = bench.submit("a" * 90, "x" * 100)
+        await asyncio.sleep(2 * STRETCH_S * 190)  # now both are due, before all that follows
+        young = [bench.submit("small") for _ in range(500)]
+        await asyncio.gather(old, *young)
+        assert bench.run_of("x" * 100) < bench.run_of("small")
+
+    run(main())
+
+
+def test_io_gets_its_turn_between_runs() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=1)
+        future = bench.submit(*"abcdef")
+        turns = 0
+        while not future.done():
+            await asyncio.sleep(0)
+            turns += 1
+            assert len(bench.recorder.runs) <= turns
+
+    run(main())
+
+
+def test_cancelled_work_is_not_computed() -> None:
+    async def main() -> None:
+        bench = Bench()
+        gone, stays = bench.submit("gone"), bench.submit("stay")
+        gone.cancel()
+        await stays
+        assert bench.recorder.runs == [["stay"]]
+        assert bench.batcher.queued_tokens == 0
+
+    run(main())
+
+
+def test_expired_work_is_not_computed() -> None:
+    async def main() -> None:
+        bench = Bench()
+        late, stays = bench.submit("late", deadline_s=0), bench.submit("stay")
+        with pytest.raises(DeadlineExceeded, match="no result within 0 ms"):
+            await late
+        await stays
+        assert bench.recorder.runs == [["stay"]]
+
+    run(main())
+
+
+def test_a_failing_request_does_not_fail_its_batch_mates() -> None:
+    async def main() -> None:
+        bench = Bench()
+        good, bad, fine = bench.submit("good"), bench.submit("bad", "ok"), bench.submit("fine")
+        assert [await good, await fine] == [["GOOD"], ["FINE"]]
+        with pytest.raises(ServiceError, match="internal error"):
+            await bad
+
+    run(main())
+
+
+def test_a_failure_is_logged_without_what_the_error_says(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        with pytest.raises(ServiceError):
+            await Bench().submit("bad 4711")
+
+    run(main())
+    assert "ValueError" in caplog.text
+    assert "4711" not in caplog.text
+
+
+def test_a_full_queue_refuses_and_names_its_limit() -> None:
+    async def main() -> None:
+        bench = Bench(max_queue_tokens=10)
+        first = bench.submit("x" * 8)
+        with pytest.raises(Overloaded, match="8 tokens wait, 3 more are asked for, limit 10"):
+            bench.submit("abc")
+        await first
+        assert await bench.submit("abc") == ["ABC"]
+
+    run(main())
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    async def main() -> None:
+        bench = Bench(max_queue_tokens=10)
+        assert len(await bench.submit(*["abc"] * 20)) == 20
+
+    run(main())
+
+
+def test_a_request_without_rows_is_answered_at_once() -> None:
+    async def main() -> None:
+        assert await Bench().submit() == []
+
+    run(main())
