@@ -38,12 +38,12 @@ class NextClick(L.LightningModule):
         self._validation = split.validation
         self._remove_seen = seen
 
-    def on_train_epoch_start(self) -> None:
-        """Makes an epoch's randomness depend on seed and epoch alone, so a resumed run is equal."""
-        torch.manual_seed(self.recipe.seed * 100_003 + self.current_epoch)
-
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning passes it
         """Loss of one batch."""
+        # Randomness depends on seed and step alone, so that a resumed run is an unbroken one:
+        # loaders draw from the global generator at moments that a resumption moves.
+        step = self.recipe.seed * 1_000_003 + self.global_step
+        torch.manual_seed(step * self.trainer.world_size + self.global_rank)
         shown = batch.item_ids
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
