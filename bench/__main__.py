@@ -3,9 +3,11 @@
 import typer
 
 from bench.container import container
+from bench.news import news
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(container)
+app.command()(news)
 
 
 @app.callback(invoke_without_command=True)
