@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Service:
         self._models: dict[str, Model] = {}
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"
         self._reason = "loading the artifacts"
+        self._loaded = asyncio.Event()  # or broken
 
     async def load(self) -> None:
         """Opens, proves and warms up every artifact in a thread, so that the worker stays live."""
@@ -43,6 +44,18 @@ class Service:
             if self._state == "starting":
                 self._turn("ready", "")
                 logger.info("ready: %s", ", ".join(self._models))
+        finally:
+            self._loaded.set()
+
+    async def loaded(self) -> None:
+        """Waits for the end of loading, at most as long as a request may take.
+
+        Workers share a socket: once one of them is ready, requests reach those that are not.
+        """
+        if not self._loaded.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.deadline_ms / 1000):
+                    await self._loaded.wait()
 
     def _load_all(self) -> list[Model]:
         root = self.settings.artifacts

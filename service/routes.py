@@ -41,6 +41,7 @@ class JsonRoute(APIRoute):
         async def handle(request: Request) -> Response:
             service = _service(request)
             raw = await _read(request, service.settings.max_body_bytes)
+            await service.loaded()
             return cast("Response", await endpoint(request, parse(adapter, raw)))
 
         return handle
@@ -100,8 +101,10 @@ def _json(content: bytes) -> Response:
 @plain.get("/v1/models", tags=["models"], responses=_errors(503))
 async def models(request: Request) -> Models:
     """The loaded models; the first is the default."""
+    service = _service(request)
+    await service.loaded()
     cards = []
-    for model in _service(request).models():
+    for model in service.models():
         manifest = model.artifact.manifest
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
         facts["width"] = manifest.architecture.width
