@@ -63,7 +63,7 @@ def load(folder: Path, settings: Settings) -> Model:
     index = ItemIndex(artifact.item_ids, artifact.manifest.architecture.max_length)
     engine = Engine(artifact)
     engine.prove(index)
-    engine.warm_up()
+    engine.warm_up(settings.max_batch_tokens)
     batcher = Batcher[GraphName, Row, Outputs](
         engine.run,
         max_batch_tokens=settings.max_batch_tokens,

@@ -1,6 +1,7 @@
 """ONNX Runtime behind one class: opens an artifact's graphs, proves them, and computes batches."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,12 +65,13 @@ class Engine:
                     f"{difference:g}, tolerance {golden.tolerance:g}"
                 )
 
-    def warm_up(self) -> None:
-        """Runs every graph at its shortest and its longest history, alone and as a batch."""
+    def warm_up(self, max_batch_tokens: int) -> None:
+        """Runs every graph with the largest batches of its shortest and its longest histories."""
         longest = self.artifact.manifest.architecture.max_length
         for graph in self._sessions:
             candidates = [0] if graph == "score" else []
-            for batch, length in ((1, 0), (1, 1), (1, longest), (4, longest)):
+            for length in (0, 1, longest):
+                batch = max(1, max_batch_tokens // (1 + length + len(candidates)))
                 self._run_or_raise(graph, [Row([0] * length, candidates)] * batch)
 
     def _run_or_raise(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
@@ -79,14 +81,30 @@ class Engine:
             raise ArtifactError(f"{self.artifact.graph_path(graph)}: {error}") from error
 
 
+@cache
+def _share_arena() -> None:
+    """One arena for all graphs of the process, warmed up with the largest batches that there are.
+
+    Measured over 800 random shapes of at most 2,048 tokens (d 64, 2 blocks): resident memory does
+    not grow after the warm-up, and a token takes 4.0 µs. Without an arena it takes 5.9 µs, in page
+    faults; with an arena a graph it takes as long as here and 28 MB more.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    same_as_requested, default = 1, -1
+    arena = onnxruntime.OrtArenaCfg(0, same_as_requested, default, default)
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
 def _open(artifact: Artifact, graph: GraphName) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Both keep memory for every new shape, and shapes never end here.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False  # it keeps a plan for every new shape
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 3
     path = artifact.graph_path(graph)
     try:

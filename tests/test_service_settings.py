@@ -13,7 +13,8 @@ CORES = len(os.sched_getaffinity(0))
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_documented_with_its_default(name: str) -> None:
-    rows = [line for line in DOCS.read_text().splitlines() if f"`PERSONA_{name.upper()}`" in line]
+    start = f"| `PERSONA_{name.upper()}` |"
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith(start)]
     assert len(rows) == 1
     default = Settings.model_fields[name].default
     assert default is None or f"| `{default}` |" in rows[0]
