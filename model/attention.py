@@ -113,15 +113,18 @@ class Scores(nn.Module):
         elif normalisation == "weighted_softmax":
             self.term_weight = nn.Parameter(torch.ones(heads, 1, d))
 
-    def factors(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys whose plain dot product is the score: all kinds but `additive`."""
-        if self.similarity == "general":
-            keys = keys @ self.bilinear.mT  # (B, H, Lk, d)
+    def fold(self, queries: Tensor) -> Tensor:
+        """Queries whose plain dot product with the keys is the score; not for `additive`.
+
+        A scale or a weighting of the terms is one of the query, and q . (W k) = (W^T q) . k.
+        """
         if self.similarity == "scaled_dot":
             queries = queries / math.sqrt(queries.shape[-1])
         if self.normalisation == "weighted_softmax":
             queries = queries * self.term_weight
-        return queries, keys
+        if self.similarity == "general":
+            queries = queries @ self.bilinear  # after the weighting, which is of terms q * (W k)
+        return queries
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Scores of every query with every key.
@@ -134,8 +137,7 @@ class Scores(nn.Module):
             (B, H, Lq, Lk).
         """
         if self.similarity != "additive":
-            queries, keys = self.factors(queries, keys)
-            return queries @ keys.mT
+            return self.fold(queries) @ keys.mT
         q = queries @ self.query_projection.mT  # (B, H, Lq, d)
         k = keys @ self.key_projection.mT + self.bias  # (B, H, Lk, d)
         terms = torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))  # (B, H, Lq, Lk, d)
@@ -195,8 +197,45 @@ class Attention(nn.Module):
         if self.scores.similarity == "additive":
             return self.forward(queries, keys, mask, query_rotation, key_rotation)[0]
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
-        q, k = self.scores.factors(q, k)
+        q = self.scores.fold(q)
         return self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0))
+
+    def at_one(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        mask: Tensor,
+        query_rotation: "Rotation | None" = None,
+        key_rotation: "Rotation | None" = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same as `forward` for one query a row, without projecting keys and values.
+
+        q . (W_k x_j + b_k) = (W_k^T q) . x_j + q . b_k, whose last term is the same for every j
+        and cancels in the softmax; sum_j a_j (W_v x_j + b_v) = W_v (sum_j a_j x_j) + b_v, because
+        the weights sum to 1. Where keys are rotated or meet the query in a tanh, only `forward`
+        will do.
+
+        Args:
+            query: (B, 1, D).
+            keys: (B, Lk, D).
+            mask: (B, Lk) bool, True = attend; every row needs one True.
+            query_rotation: rotary position of the query.
+            key_rotation: rotary positions of the keys.
+
+        Returns:
+            Context (B, 1, D) and weights (B, H, 1, Lk).
+        """
+        if self.scores.similarity == "additive" or key_rotation is not None:
+            return self.forward(query, keys, mask[:, None, None], query_rotation, key_rotation)
+        width = keys.shape[-1]
+        per_head = (self.heads, width // self.heads, width)
+        q = self.scores.fold(self._split(self.query(query)))  # (B, H, 1, d)
+        lifted = (q @ self.key.weight.view(per_head)).squeeze(2)  # (B, H, D)
+        weights = masked_softmax(lifted @ keys.mT, mask[:, None])  # (B, H, Lk)
+        seen = (weights @ keys).unsqueeze(2)  # (B, H, 1, D)
+        context = seen @ self.value.weight.view(per_head).mT  # (B, H, 1, d)
+        context = context + self.value.bias.view(self.heads, 1, -1)
+        return self._join(context), weights.unsqueeze(2)
 
     def _project(
         self,

@@ -128,12 +128,8 @@ class Block(nn.Module):
             return sequence_mask(self._finish(x, context), sequence.query_mask, "mul"), weights
         rotation = None if sequence.rotation is None else sequence.rotation.at(read)
         # Causality needs no mask here: every real click is at or before `read`.
-        context, weights = self.attention(
-            take(normed, read),
-            normed,
-            sequence.key_mask[:, None, None, :],
-            rotation,
-            sequence.rotation,
+        context, weights = self.attention.at_one(
+            take(normed, read), normed, sequence.key_mask, rotation, sequence.rotation
         )
         return self._finish(take(x, read), context), weights
 
@@ -276,7 +272,7 @@ class UserEncoder(nn.Module):
         """Start token and clicks with their positions, (B, 1 + L, D)."""
         # What an id says at a padded place must not matter, nor may it be out of range.
         clicks = self.item_embedding(item_ids.masked_fill(~key_mask, 0))  # (B, L, D)
-        start = self.start_embedding.expand(len(item_ids), 1, -1)
+        start = self.start_embedding.expand(item_ids.shape[0], 1, -1)  # len() would export as 2
         x = torch.cat((start, clicks), dim=1)  # (B, 1 + L, D)
         sequence = MaskedSequence(key_mask, self.config)
         if self.position_embedding is not None:
