@@ -3,16 +3,13 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from docs.pictures import README, ROOT, first_request
 from tests.serving import free_port, serving
-
-ROOT = Path(__file__).parents[1]
-REQUEST = {"histories": [["frontpage", "news", "news", "sports"], []], "attention": "pooled"}
 
 pytestmark = [
     pytest.mark.skipif(
@@ -57,10 +54,11 @@ def container() -> Iterator[Container]:
         running.compose("down", "--volumes")
 
 
-def test_the_image_answers_with_the_numbers_of_a_local_service(container: Container) -> None:
+def test_the_image_answers_the_first_request_as_a_local_service_does(container: Container) -> None:
+    request = first_request(README.read_text())
     with serving(ROOT / "artifacts") as client:
-        local = client.post("/v1/encode", json=REQUEST).json()
-    answered = httpx.post(f"{container.url}/v1/encode", json=REQUEST).json()
+        local = client.post("/v1/encode", json=request).json()
+    answered = httpx.post(f"{container.url}/v1/encode", json=request).json()
     for ours, theirs in zip(local["users"], answered["users"], strict=True):
         assert np.allclose(theirs["embedding"], ours["embedding"], rtol=0, atol=1e-5)
         weights, expected = theirs["attention"]["weights"], ours["attention"]["weights"]
