@@ -1,5 +1,7 @@
 """The model card: what the artifact is, where it comes from, how good it is, how to remake it."""
 
+import json
+
 from service.artifact import Facts, Manifest
 
 HEADER = """# {name}, version {version}
@@ -26,7 +28,7 @@ def model_card(manifest: Manifest) -> str:
             max_length=architecture.max_length,
         ),
         _section("Architecture", architecture.model_dump()),
-        _section("Training", manifest.training),
+        _training(manifest.training),
         _metrics(manifest.metrics),
         _section("PyTorch against ONNX Runtime", manifest.parity),
         _section("Versions", dict(manifest.versions)),
@@ -39,6 +41,19 @@ def _section(title: str, facts: Facts) -> str:
         return ""
     rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
     return f"## {title}\n\n| | |\n| --- | --- |\n{rows}\n"
+
+
+def _training(training: Facts) -> str:
+    """Plain facts as a table, then how to make the artifact again, then the whole recipe."""
+    facts = {key: value for key, value in training.items() if key not in {"recipe", "commands"}}
+    parts = [_section("Training", facts)]
+    commands = training.get("commands")
+    if isinstance(commands, list):
+        parts.append("Made, and made again, by:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
+    if "recipe" in training:
+        recipe = json.dumps(training["recipe"], indent=1, ensure_ascii=False)
+        parts.append(f"The recipe, with every default filled in:\n\n```json\n{recipe}\n```\n")
+    return "\n".join(part for part in parts if part)
 
 
 def _metrics(metrics: Facts) -> str:

@@ -26,7 +26,7 @@ def export_run(run: Path, name: str, version: str, root: Path) -> tuple[Path, fl
         version=version,
         description=recipe.description,
         licence=recipe.data.licence,
-        training=_training(run),
+        training=_training(run, name, version),
         metrics=read_facts(run, EVALUATION),
     )
     folder = write_artifact(encoder, item_ids, about, root)
@@ -34,12 +34,20 @@ def export_run(run: Path, name: str, version: str, root: Path) -> tuple[Path, fl
     return folder, float(str(parity))
 
 
-def _training(run: Path) -> Facts:
+def _training(run: Path, name: str, version: str) -> Facts:
     recipe = read_run_recipe(run)
+    data = read_facts(run, DATA)
+    folder = f"runs/{name}"
     return {
         "data": recipe.data.name,
         "credit": recipe.data.source,
-        **read_facts(run, DATA),
+        **data,
         **read_facts(run, TRAINING),
+        "commands": [
+            f"persona train --recipe recipes/{recipe.name}.toml --data {data['file']} "
+            f"--output {folder}",
+            f"persona evaluate {folder} --data {data['file']}",
+            f"persona export {folder} --name {name} --version {version} --output artifacts",
+        ],
         "recipe": recipe.model_dump(mode="json"),
     }
