@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from persona import data, evaluate, export, score, serve, train
+from persona import data, evaluate, explain, export, score, serve, train
 
 app = typer.Typer(
     name="persona",
@@ -19,6 +19,7 @@ app.add_typer(data.app, name="data")
 app.command(name="train")(train.train)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="export")(export.export)
+app.command(name="explain")(explain.explain)
 app.command(name="serve")(serve.serve)
 app.command(name="score")(score.score)
 
