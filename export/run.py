@@ -44,8 +44,10 @@ def _training(run: Path, name: str, version: str) -> Facts:
         **data,
         **read_facts(run, TRAINING),
         "commands": [
-            f"persona train --recipe recipes/{recipe.name}.toml --data {data['file']} "
-            f"--output {folder}",
+            (
+                f"persona train --recipe recipes/{recipe.name}.toml --data {data['file']} "
+                f"--output {folder}"
+            ),
             f"persona evaluate {folder} --data {data['file']}",
             f"persona export {folder} --name {name} --version {version} --output artifacts",
         ],

@@ -21,26 +21,26 @@ async def unless_gone(receive: Receive, future: asyncio.Future[Result]) -> Resul
     Raises:
         ClientGone: the client disconnected.
     """
+    watch: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    patience = loop.call_later(
+        PATIENCE_S, lambda: watch.append(loop.create_task(_watch(receive, future)))
+    )
     try:
-        await asyncio.wait((future,), timeout=PATIENCE_S)
-        if not future.done():
-            await _watch(receive, future)
+        return await future
     except asyncio.CancelledError:
-        future.cancel()
+        if watch and watch[0].done():  # it was the watcher who cancelled
+            raise ClientGone("the client disconnected") from None
         raise
-    if future.cancelled():
-        raise ClientGone("the client disconnected")
-    return future.result()
+    finally:
+        patience.cancel()
+        for task in watch:
+            task.cancel()
 
 
 async def _watch(receive: Receive, future: asyncio.Future[Result]) -> None:
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
-            future.cancel()
-    finally:
-        gone.cancel()
+    await _disconnected(receive)
+    future.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 
 from service.encode import encode
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, ClientGone
 from service.lifecycle import Service
 from service.metrics import exposition
 from service.schema import (
@@ -56,16 +56,21 @@ async def _read(request: Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it is longer, or says so in its header.
+        ClientGone: the client disconnected before it was sent whole.
     """
-    declared = int(request.headers.get("content-length", 0))
-    if declared > limit:
-        raise BodyTooLarge(f"the body has {declared:,} bytes, limit {limit:,}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    for name, value in request.scope["headers"]:
+        if name == b"content-length" and int(value) > limit:
+            raise BodyTooLarge(f"the body has {int(value):,} bytes, limit {limit:,}")
+    message = await request.receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await request.receive()
+        body += message.get("body", b"")  # bytes: in CPython no slower than a bytearray here
         if len(body) > limit:
             raise BodyTooLarge(f"the body has more than {limit:,} bytes, the limit")
-    return bytes(body)
+    if message["type"] == "http.disconnect":
+        raise ClientGone("the client disconnected")
+    return body
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
