@@ -63,6 +63,7 @@ bench: .venv/.all ## measure, and write bench/RESULTS.md and bench/results.json
 
 docs: .venv/.all ## draw the pictures in docs/
 	$(BIN)/python -m docs.pictures
+	$(BIN)/python -m docs.attention_pictures
 
 clean: ## remove what the verbs made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,7 +24,7 @@ STRIP = 32  # columns a strip
 ROOMY = 12  # up to so many columns there is room for wide cells
 LABEL = 20  # characters of an item id that are shown
 NAMED = 32  # positions up to which every row of a matrix is named
-DPI = 150
+DPI = 120
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def draw_full(clicks: Sequence[str], weights: Weights, title: str, about: str) -
     scale = PowerNorm(1.0 if size <= NAMED else 0.5, 0, float(weights.max()))
     for (block, head), axes in np.ndenumerate(grid):
         shown = np.ma.masked_where(~causal, weights[block, head])
-        _cells(axes, shown, scale, numbers=size <= 8, gap=1.0 if size <= NAMED else 0.0)
+        _cells(axes, shown, scale, numbers=size <= ROOMY, gap=1.0 if size <= NAMED else 0.0)
         axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=10, color=INK)
         axes.set_aspect("equal")
         _name_positions(axes, names)
