@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.served import served
 from model.encoder import UserEncoder
 from service.artifact import ITEM_EMBEDDINGS, WEIGHTS, GraphFact, GraphName, TensorFact
 
@@ -98,15 +99,15 @@ def graph_fact(name: GraphName, encoder: UserEncoder) -> GraphFact:
 def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
     """Writes every graph, the shared weights and the item table into `folder`.
 
-    The encoder must be in eval mode. The graphs are checked by ONNX and refer to their weights
-    by file, offset and length, so ONNX Runtime maps one copy for all of them.
+    The graphs compute the encoder as `export.served` rearranges it. ONNX checks them. They
+    refer to their weights by file, offset and length, so ONNX Runtime maps one copy for all.
     """
     table = encoder.item_embedding.weight.detach().numpy()
     np.save(folder / ITEM_EMBEDDINGS, table)
     facts: dict[GraphName, GraphFact] = {}
     with (folder / WEIGHTS).open("wb") as file:
         weights = ExternalWeights(file, table, (folder / ITEM_EMBEDDINGS).stat().st_size)
-        for name, module in graph_modules(encoder).items():
+        for name, module in graph_modules(served(encoder)).items():
             facts[name] = graph_fact(name, encoder)
             model = _to_onnx(module.eval(), facts[name])
             weights.move_out(model)

@@ -182,8 +182,12 @@ class Attention(nn.Module):
             to 1, and a row without any key is 0.
         """
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
-        weights = masked_softmax(self.scores(q, k), mask)  # (B, H, Lq, Lk)
+        weights = self.normalise(self.scores(q, k), mask)  # (B, H, Lq, Lk)
         return self._join(weights @ v), weights
+
+    def normalise(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Scores to weights over the allowed keys."""
+        return masked_softmax(scores, mask)
 
     def context(
         self,
@@ -231,7 +235,7 @@ class Attention(nn.Module):
         per_head = (self.heads, width // self.heads, width)
         q = self.scores.fold(self._split(self.query(query)))  # (B, H, 1, d)
         lifted = (q @ self.key.weight.view(per_head)).squeeze(2)  # (B, H, D)
-        weights = masked_softmax(lifted @ keys.mT, mask[:, None])  # (B, H, Lk)
+        weights = self.normalise(lifted @ keys.mT, mask[:, None])  # (B, H, Lk)
         seen = (weights @ keys).unsqueeze(2)  # (B, H, 1, D)
         context = seen @ self.value.weight.view(per_head).mT  # (B, H, 1, d)
         context = context + self.value.bias.view(self.heads, 1, -1)
