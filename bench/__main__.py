@@ -2,12 +2,16 @@
 
 import typer
 
+from bench.attention import attention
 from bench.container import container
 from bench.news import news
+from bench.pooling import pooling
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(container)
 app.command()(news)
+app.command()(attention)
+app.command()(pooling)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 REPORT = FOLDER / "RESULTS.md"
+TABLES = "tables"  # folder beside RESULTS.md, whose longer tables stand below the figures
 PACKAGES = ("persona-encoder", "numpy", "onnxruntime", "fastapi", "torch", "lightning")
 
 
@@ -39,23 +41,50 @@ def record(
         "target": target,
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "versions": _versions(),
+        "commit": commit(),
+        "versions": versions(),
     }
     figures = dict(sorted(figures.items()))
     _replace(results, json.dumps(figures, indent=1) + "\n")
-    _replace(report, _table(figures))
+    _replace(report, _report(figures, report.parent))
 
 
-def _commit() -> str:
+def record_table(name: str, table: str, pages: Sequence[Path] = ()) -> None:
+    """Writes a Markdown table where RESULTS.md and pages of the documentation show it.
+
+    Args:
+        name: of the table; a table of that name is replaced.
+        table: Markdown.
+        pages: each holds the lines `<!-- name -->` and `<!-- end of name -->`; what lies between
+            them becomes the table.
+
+    Raises:
+        ValueError: a page has not got those lines.
+    """
+    (FOLDER / TABLES).mkdir(exist_ok=True)
+    _replace(FOLDER / TABLES / f"{name}.md", table)
+    for page in pages:
+        first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, found, rest = page.read_text().partition(first)
+        _, ended, tail = rest.partition(last)
+        if not (found and ended):
+            raise ValueError(f"{page}: no place for the table between {first.strip()} and {last}")
+        _replace(page, f"{head}{first}\n{table}\n{last}{tail}")
+    figures = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    _replace(REPORT, _report(figures, FOLDER))
+
+
+def commit() -> str:
     """The checkout's commit, marked where files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return subprocess.run(
-        command, cwd=FOLDER, capture_output=True, text=True, check=True
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that figures depend on."""
+    """The versions of Python and of the packages that are measured."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -65,7 +94,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _table(figures: dict[str, dict[str, object]]) -> str:
+def _report(figures: dict[str, dict[str, object]], folder: Path) -> str:
     rows = [
         f"| `{name}` | {_number(figure['value'])} | {_number(figure['target'])} "
         f"| `{figure['command']}` | {str(figure['date'])[:10]} | {figure['commit']} |"
@@ -73,7 +102,8 @@ def _table(figures: dict[str, dict[str, object]]) -> str:
     ]
     head = ["| figure | value | target | measured by | on | commit |", f"|{' --- |' * 6}"]
     about = "Written by the commands that measured; results.json has the versions of packages too."
-    return "\n".join(["# Results", "", about, "", *head, *rows, ""])
+    tables = [path.read_text() for path in sorted((folder / TABLES).glob("*.md"))]
+    return "\n".join(["# Results", "", about, "", *head, *rows, "", *tables])
 
 
 def _number(value: object) -> str:

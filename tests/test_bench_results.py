@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from bench.results import record
+import pytest
+
+from bench.results import record, record_table
 
 
 def kept(folder: Path, name: str, value: float) -> None:
@@ -33,3 +35,29 @@ def test_the_report_has_a_row_for_each_figure_and_nothing_else_is_left(tmp_path:
     kept(tmp_path, "a_ms", 2.0)
     assert "| `a_ms` | 2 |" in (tmp_path / "RESULTS.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RESULTS.md", "results.json"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that tables are kept in."""
+    monkeypatch.setattr("bench.results.FOLDER", tmp_path)
+    monkeypatch.setattr("bench.results.RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr("bench.results.REPORT", tmp_path / "RESULTS.md")
+    return tmp_path
+
+
+def test_a_table_replaces_its_namesake_on_its_page_and_in_the_report(folder: Path) -> None:
+    page = folder / "page.md"
+    page.write_text("before\n<!-- kinds -->\n<!-- end of kinds -->\nafter\n")
+    for value in (1, 2):
+        record_table("kinds", f"| {value} |\n", [page])
+    assert page.read_text() == ("before\n<!-- kinds -->\n\n| 2 |\n\n<!-- end of kinds -->\nafter\n")
+    kept(folder, "a_ms", 2.0)  # a later figure keeps the table
+    assert (folder / "RESULTS.md").read_text().endswith("| 2 |\n")
+
+
+def test_a_page_without_a_place_for_the_table_is_named(folder: Path) -> None:
+    page = folder / "page.md"
+    page.write_text("<!-- kinds -->\n")
+    with pytest.raises(ValueError, match=r"page\.md: no place for the table"):
+        record_table("kinds", "| 1 |\n", [page])
