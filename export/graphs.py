@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -109,7 +110,7 @@ def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFa
         weights = ExternalWeights(file, table, (folder / ITEM_EMBEDDINGS).stat().st_size)
         for name, module in graph_modules(served(encoder)).items():
             facts[name] = graph_fact(name, encoder)
-            model = _to_onnx(module.eval(), facts[name])
+            model = to_onnx(module.eval(), facts[name])
             weights.move_out(model)
             (folder / facts[name].file).write_bytes(model.SerializeToString())
     for fact in facts.values():
@@ -117,15 +118,20 @@ def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFa
     return facts
 
 
-def _to_onnx(module: nn.Module, fact: GraphFact) -> onnx.ModelProto:
-    names = [tensor.name for tensor in fact.inputs]
-    # At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two
-    # axes are taken for one.
-    example = {
-        "item_ids": torch.zeros(2, 3, dtype=torch.int64),
-        "key_mask": torch.ones(2, 3, dtype=torch.bool),
-        "candidate_ids": torch.zeros(2, 4, dtype=torch.int64),
-    }
+# At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
+# are taken for one.
+EXAMPLE = {
+    "item_ids": torch.zeros(2, 3, dtype=torch.int64),
+    "key_mask": torch.ones(2, 3, dtype=torch.bool),
+    "candidate_ids": torch.zeros(2, 4, dtype=torch.int64),
+}
+
+
+def to_onnx(
+    module: nn.Module, fact: GraphFact, example: Mapping[str, Tensor] = EXAMPLE
+) -> onnx.ModelProto:
+    """A module as ONNX, every axis of its inputs dynamic; `example` holds a tensor an input."""
+    inputs = {tensor.name: example[tensor.name] for tensor in fact.inputs}
     dynamic = torch.export.Dim.DYNAMIC
     # It reports every torchvision operator that it does without.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -134,12 +140,12 @@ def _to_onnx(module: nn.Module, fact: GraphFact) -> onnx.ModelProto:
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         program = torch.onnx.export(
             module,
-            tuple(example[name] for name in names),
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=names,
+            input_names=list(inputs),
             output_names=[tensor.name for tensor in fact.outputs],
-            dynamic_shapes=tuple({0: dynamic, 1: dynamic} for _ in names),
+            dynamic_shapes=tuple(dict.fromkeys(range(x.ndim), dynamic) for x in inputs.values()),
             optimize=True,
             verbose=False,
         )

@@ -88,6 +88,14 @@ def test_the_item_table_of_the_graphs_is_the_npy_file(tiny_artifact: Path) -> No
         np.testing.assert_array_equal(np.frombuffer(content, np.float32), table.ravel())
 
 
+def test_no_graph_holds_a_fused_attention_operator(tiny_artifact: Path) -> None:
+    """ONNX Runtime refuses opset 23's with a broadcast mask; opset 20 has none."""
+    for graph in ("embedding", "attention", "attention_full"):
+        model = onnx.load(tiny_artifact / f"{graph}.onnx", load_external_data=False)
+        assert "Attention" not in {node.op_type for node in model.graph.node}
+        assert {opset.version for opset in model.opset_import if not opset.domain} == {20}
+
+
 def test_nothing_in_the_artifact_names_a_path_of_the_machine_that_made_it(
     tiny_artifact: Path,
 ) -> None:
