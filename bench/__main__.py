@@ -3,8 +3,12 @@
 import typer
 
 from bench.attention import attention
+from bench.batch import batch, pooled
 from bench.container import container
+from bench.curves import curves
+from bench.memory import memory
 from bench.news import news
+from bench.online import latency, online
 from bench.pooling import pooling
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -12,6 +16,8 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
+for serving in (online, latency, batch, pooled, memory, curves):
+    app.command()(serving)
 
 
 @app.callback(invoke_without_command=True)

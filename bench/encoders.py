@@ -1,0 +1,176 @@
+"""The encoder that the serving benchmarks serve: random weights, d 64, 2 heads, 2 blocks.
+
+An embedding costs the same whatever the weights say. Made once and kept in the cache folder, by
+the code that made it: as an artifact for Persona, and as `plain.onnx` for everybody else.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from bench.loads import CATALOGUE, MAX_LENGTH, item_ids
+from export.write import Description, write_artifact
+from model.encoder import EncoderConfig, UserEncoder, take
+from service import artifact as format_
+from service.artifact import Manifest, checksum, manifest_checksum_line
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "persona-bench"
+NAME = "bench"
+
+
+def artifacts(width: int = 64, max_length: int = MAX_LENGTH) -> Path:
+    """A root folder with the artifact `bench`, version 1."""
+    return _kept(f"{width}-wide-{max_length}-long", lambda root: _export(root, width, max_length))
+
+
+@contextmanager
+def resized(n_items: int) -> Iterator[Path]:
+    """A root folder with the artifact `bench` over another number of items; gone afterwards."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as root:
+        resize(artifacts() / NAME / "1", Path(root) / NAME / "1", n_items)
+        yield Path(root)
+
+
+def plain_onnx() -> Path:
+    """The encoder of `artifacts()` in one plain fp32 file, every position of every block."""
+    return _kept("plain", _export_plain) / "plain.onnx"
+
+
+def _encoder(width: int = 64, max_length: int = MAX_LENGTH) -> UserEncoder:
+    torch.manual_seed(0)
+    return UserEncoder(EncoderConfig(width=width, max_length=max_length), CATALOGUE).eval()
+
+
+def _export(root: Path, width: int, max_length: int) -> None:
+    about = Description(NAME, description="Random weights, for benchmarks.")
+    write_artifact(_encoder(width, max_length), item_ids(), about, root)
+
+
+class PlainGraph(nn.Module):
+    """As most people export an encoder: all states, and then the newest of them."""
+
+    def __init__(self, encoder: UserEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, item_ids: Tensor, key_mask: Tensor) -> Tensor:
+        """(B, L), (B, L) to (B, D)."""
+        states, sequence = self.encoder.states(item_ids, key_mask)
+        return take(states, sequence.newest).squeeze(1)
+
+
+def _export_plain(root: Path) -> None:
+    dynamic = torch.export.Dim.DYNAMIC
+    inputs = (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool))
+    path = root / "plain.onnx"
+    with warnings.catch_warnings():
+        # From within torch.export, on copying its own trees.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        torch.onnx.export(
+            PlainGraph(_encoder()).eval(),
+            inputs,
+            path,
+            dynamo=True,
+            input_names=["item_ids", "key_mask"],
+            output_names=["user_embedding"],
+            dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic, 1: dynamic}),
+            external_data=False,
+            verbose=False,
+        )
+    _compare(path, artifacts() / NAME / "1" / "embedding.onnx")
+
+
+def _compare(one: Path, other: Path) -> None:
+    """Whoever computes less must compute the same."""
+    rng = np.random.default_rng(0)
+    feeds = {
+        "item_ids": rng.integers(0, CATALOGUE, (3, MAX_LENGTH)),
+        "key_mask": np.arange(MAX_LENGTH) < np.array([[3], [77], [MAX_LENGTH]]),
+    }
+    sessions = (onnxruntime.InferenceSession(path) for path in (one, other))
+    first, second = (session.run(["user_embedding"], feeds)[0] for session in sessions)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def resize(source: Path, target: Path, n_items: int) -> None:
+    """Copies an artifact with another number of items, too many for PyTorch to export.
+
+    Its golden pairs still hold: the first items and the row of unknown items stay.
+    """
+    shutil.copytree(source, target)
+    old = np.load(source / format_.ITEM_EMBEDDINGS, mmap_mode="r")
+    table = np.lib.format.open_memmap(
+        target / format_.ITEM_EMBEDDINGS, "w+", np.dtype(np.float32), (n_items + 1, old.shape[1])
+    )
+    for at in range(0, n_items, CATALOGUE):
+        piece = table[at : min(at + CATALOGUE, n_items)]
+        piece[:] = old[: len(piece)]
+    table[-1] = old[-1]
+    table.flush()
+    (target / format_.ITEM_IDS).write_text(json.dumps(item_ids(n_items)))
+    manifest = Manifest.model_validate_json((source / format_.MANIFEST).read_bytes())
+    for graph in manifest.graphs.values():
+        _resize_graph(target / graph.file, table)
+    _resize_golden(target / format_.GOLDEN, n_items)
+    _seal(target, manifest.model_copy(update={"n_items": n_items}))
+
+
+def _resize_graph(path: Path, table: np.ndarray) -> None:
+    graph = onnx.load(path, load_external_data=False)
+    for tensor in graph.graph.initializer:
+        facts = {entry.key: entry for entry in tensor.external_data}
+        if tensor.external_data and facts["location"].value == format_.ITEM_EMBEDDINGS:
+            tensor.dims[0] = len(table)
+            facts["length"].value = str(table.nbytes)
+    path.write_bytes(graph.SerializeToString())
+
+
+def _resize_golden(path: Path, n_items: int) -> None:
+    """Leaves out the pairs with items that a smaller catalogue no longer has."""
+    golden = format_.Golden.model_validate_json(path.read_bytes())
+    gone = {f"n{row}" for row in range(n_items, CATALOGUE)}
+    pairs = [pair for pair in golden.pairs if gone.isdisjoint(pair.history)]
+    path.write_text(golden.model_copy(update={"pairs": pairs}).model_dump_json())
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    manifest = manifest.model_copy(
+        update={"files": {name: checksum(folder / name) for name in manifest.files}}
+    )
+    (folder / format_.MANIFEST).write_text(manifest.model_dump_json())
+    (folder / format_.MANIFEST_CHECKSUM).write_bytes(
+        manifest_checksum_line(folder / format_.MANIFEST)
+    )
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, whole or not at all, and which stays for the next time."""
+    folder = CACHE / "encoders" / f"{name}-{_code()}"
+    if not folder.exists():
+        building = folder.with_name(f"{folder.name}.{os.getpid()}")
+        building.mkdir(parents=True)
+        make(building)
+        building.rename(folder)
+    return folder
+
+
+def _code() -> str:
+    """A digest of the code that makes the encoders: when it changes, so do they."""
+    sources = [Path(__file__), ROOT / "service" / "artifact.py"]
+    sources += [*(ROOT / "export").glob("*.py"), *(ROOT / "model").glob("[ae][tn]*.py")]
+    content = b"".join(path.read_bytes() for path in sorted(sources))
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -1,0 +1,51 @@
+"""What the serving benchmarks tell beside their figures: tables and curves in RESULTS.md."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.results import FOLDER, commit, record_table, versions
+
+PLOTS = FOLDER / "plots"
+
+
+def tell(name: str, heading: str, text: str) -> None:
+    """Writes a section of RESULTS.md, with the day, the commit, the machine and the versions."""
+    when = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}."
+    record_table(f"serving_{name}", f"## {heading}\n\n{text.strip()}\n\n{when}\n")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def machine() -> str:
+    """Processor, cores that we may use, memory, system, and versions of packages."""
+    facts = Path("/proc/cpuinfo").read_text()
+    names = [line.partition(": ")[2] for line in facts.splitlines() if "model name" in line]
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0))
+    processor = names[0] if names else platform.machine()
+    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
+    return f"{cores} cores of {processor}, {gigabytes:.0f} GB, Linux; {packages}"
+
+
+def plot(name: str, x_label: str, y_label: str, lines: Mapping[str, Mapping[int, float]]) -> str:
+    """Draws curves over logarithmic axes to `plots/<name>.png`; the Markdown that shows them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, points in lines.items():
+        axes.loglog(list(points), list(points.values()), "o-", label=label)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    PLOTS.mkdir(exist_ok=True)
+    figure.savefig(PLOTS / f"{name}.png", dpi=120)
+    return f"![{y_label} over {x_label}](plots/{name}.png)"

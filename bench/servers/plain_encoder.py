@@ -1,0 +1,32 @@
+"""The plain encoder as every server but Persona runs it: pad to the longest, run, no validation."""
+
+import os
+from collections.abc import Sequence
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import below
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+
+class PlainEncoder:
+    """`plain.onnx`; `threads` as given, or as many as ONNX Runtime likes best."""
+
+    def __init__(self, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(os.environ["BENCH_ONNX"], options, providers)
+
+    def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Embeddings (B, D) of histories given as rows of the item table."""
+        longest = max(1, *map(len, histories))
+        item_ids = np.zeros((len(histories), longest), np.int64)
+        key_mask = np.zeros((len(histories), longest), np.bool_)
+        for row, history in enumerate(histories):
+            item_ids[row, : len(history)] = history
+            key_mask[row, : len(history)] = True
+        feeds = {"item_ids": item_ids, "key_mask": key_mask}
+        embeddings: NDArray[np.float32] = self._session.run(None, feeds)[0]
+        return embeddings

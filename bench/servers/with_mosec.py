@@ -1,0 +1,36 @@
+"""The plain encoder behind mosec: its Rust front, two workers, JSON by orjson."""
+
+import os
+import sys
+from typing import Any
+
+import orjson
+from mosec import Server, Worker  # type: ignore[import-not-found]  # in its own environment
+from plain_encoder import PlainEncoder  # type: ignore[import-not-found]  # beside this file
+
+
+class Encode(Worker):  # type: ignore[misc]  # its base is unknown here
+    """One history to its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = PlainEncoder()
+
+    def deserialize(self, data: bytes) -> Any:
+        """As mosec does, by orjson."""
+        return orjson.loads(data)
+
+    def serialize(self, data: Any) -> bytes:
+        """As mosec does, by orjson."""
+        return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def forward(self, data: Any) -> Any:
+        """`{"histories": ...}` to `{"embeddings": ...}`."""
+        return {"embeddings": self._encoder.encode(data["histories"])}
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["--port", os.environ["BENCH_PORT"], "--address", "127.0.0.1"]
+    server = Server()
+    server.append_worker(Encode, num=2)
+    server.run()
