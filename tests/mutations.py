@@ -111,6 +111,13 @@ MUTATIONS = [
         f"{IN_ENCODER} -k never_move",
     ),
     Mutation(
+        "4: positions counted back from the newest click",
+        ENCODER,
+        "self.key_mask.long().cumsum(1) - 1",
+        "(self.key_mask.sum(1, keepdim=True) - self.key_mask.long().cumsum(1)) * self.key_mask",
+        f"{IN_ENCODER} -k at_that_moment",
+    ),
+    Mutation(
         "5: unknown items punched out as padding",
         ENCODER,
         "x, sequence = self.embed(item_ids, key_mask)\n        *earlier",

@@ -128,6 +128,18 @@ def test_a_later_click_never_changes_an_earlier_position(encoder: UserEncoder) -
 
 
 @each_encoder
+def test_every_position_of_a_history_is_what_serving_gave_at_that_moment(
+    encoder: UserEncoder,
+) -> None:
+    """Positions counted back from the newest click would give them only to the last one."""
+    history = [3, 1, 4, 1, 5]
+    with torch.no_grad():
+        every = encoder(*batch_of(history))[0]
+        moments = [encoder.encode(*batch_of(history[:clicks]))[0][0] for clicks in range(6)]
+    close(every, torch.stack(moments))
+
+
+@each_encoder
 def test_an_empty_history_has_a_finite_embedding_of_its_own(encoder: UserEncoder) -> None:
     with torch.no_grad():
         embedding, weights = encoder.encode(*batch_of([]))
