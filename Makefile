@@ -66,4 +66,4 @@ docs: .venv/.all ## draw the pictures in docs/
 	$(BIN)/python -m docs.attention_pictures
 
 clean: ## remove what the verbs made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,7 +5,7 @@
     data.json         file, checksum, counts
     item_ids.json     the catalogue: item_ids[i] is row i of the item table
     checkpoints/      last.ckpt to go on from, best.ckpt to use
-    metrics.csv       learning curves, and learning_curve.png drawn from them
+    curves/           loss and metrics by epoch, one file for each call; learning_curve.png
     training.json     epochs, seconds, parameters, the best validation figure
     evaluation.json   what `persona evaluate` found
 """

@@ -97,7 +97,7 @@ class TrainingResult:
     monitor: str
     best: float  # of the monitor, on the validation cases
     seconds: float  # of this call
-    clicks: int  # learned from, an epoch
+    training_clicks: int  # learned from in each epoch
     parameters: int
     device: str
 
@@ -161,7 +161,7 @@ def train_encoder(
         monitor=training.monitor,
         best=_best_score(best),
         seconds=time.monotonic() - started,
-        clicks=len(split.train.items),
+        training_clicks=len(split.train.items),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         device=str(trainer.strategy.root_device),
     )
