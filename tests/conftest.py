@@ -12,13 +12,15 @@ TINY = EncoderConfig(width=16, heads=2, blocks=2, max_length=12)
 TINY_ITEMS = [f"item {number}" for number in range(20)]
 
 
-def random_encoder(config: EncoderConfig, n_items: int, seed: int = 0) -> UserEncoder:
+def random_encoder(
+    config: EncoderConfig, n_items: int, seed: int = 0, spread: float = 0.2
+) -> UserEncoder:
     """An encoder whose every parameter matters: none is left at 0 or 1."""
     torch.manual_seed(seed)
     encoder = UserEncoder(config, n_items).eval()
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+            parameter.add_(torch.randn_like(parameter), alpha=spread)
     return encoder
 
 

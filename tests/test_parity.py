@@ -26,7 +26,9 @@ BATCHES, LENGTHS, SIDES = (1, 2, 7, 16), (1, 2, 3, 6, 12), ("left", "right")
 @pytest.mark.timeout(600)  # an export takes seconds, many of them on a busy machine
 @each(ALL)
 def test_onnx_runtime_equals_pytorch_over_the_grid(kind: Kind, tmp_path: Path) -> None:
-    encoder = random_encoder(kind.config(blocks=1), N_ITEMS)
+    # With larger parameters the unscaled products put PyTorch itself, in float32, 1e-5 away from
+    # its own float64.
+    encoder = random_encoder(kind.config(blocks=1), N_ITEMS, spread=0.1)
     cases = compare(encoder, tmp_path, export_graphs(encoder, tmp_path))
     graphs = ["embedding", "attention", "attention_full"]
     if kind.attention == "source_target":
