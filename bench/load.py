@@ -2,7 +2,8 @@
 
 Closed loop: every connection sends its next request when it has its answer; what a server can do
 at most. `wrk` does it where it is installed, as it takes least from the two cores that it shares
-with the server; else `open_loop` with every request due at once. Open loop: requests are due at
+with the server. `to_the_end` does it for large requests: the answers under way when time is up
+count too, with the time they take. Open loop: requests are due at
 times of their own (Poisson), and a latency counts from when a request was due, so a server that
 stalls pays for all whom it keeps waiting.
 """
@@ -70,8 +71,7 @@ def closed_loop(
         RuntimeError: wrk failed; the message is its own.
     """
     if shutil.which("wrk") is None:
-        due = np.zeros(int(seconds * 20_000))
-        return _play(port, load, due, connections, until=seconds)
+        return to_the_end(port, load, seconds, connections)
     with tempfile.NamedTemporaryFile() as file:
         for request in load:
             file.write(b"%d\n%b" % (len(request), request))
@@ -91,6 +91,11 @@ def closed_loop(
     percentiles = np.array([facts["p50"], facts["p99"]]) / 1000
     seconds = facts["microseconds"] / 1e6
     return Load(good / seconds, failed / max(1, failed + good), percentiles)
+
+
+def to_the_end(port: int, load: Sequence[bytes], seconds: float, connections: int) -> Load:
+    """Closed loop that waits for every answer."""
+    return _play(port, load, np.zeros(int(seconds * 20_000)), connections, until=seconds)
 
 
 def open_loop(
