@@ -12,6 +12,7 @@ from bench import load, loads
 from bench.load import Load, closed_loop, open_loop
 from bench.peers import (
     MOSEC,
+    MOSEC_BATCHING,
     NAIVE,
     OTHERS,
     REFERENCE,
@@ -43,17 +44,18 @@ class Compared:
     target: float
 
 
+MOSECS = [MOSEC.name, MOSEC_BATCHING.name]
 COMPARED = (
     Compared("online_vs_reference", [REFERENCE.name], 1.0),
-    Compared("online_vs_mosec_news", [MOSEC.name], 1.5),
-    Compared("online_vs_mosec_films", [MOSEC.name], 2.0),
+    Compared("online_vs_mosec_news", MOSECS, 1.5),
+    Compared("online_vs_mosec_films", MOSECS, 2.0),
     Compared("online_vs_best_python_peer", [server.name for server in OTHERS], 7.0),
 )
 
 
 def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> None:
     """Closed loop, 32 connections: answers a second."""
-    others = (NAIVE, MOSEC, *OTHERS) if peers else ()
+    others = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS) if peers else ()
     series, silent = closed_rounds((persona(), REFERENCE, *others), rounds, seconds)
     command = f"python -m bench online --rounds {rounds} --seconds {seconds:g}"
     for mix in MIXES:

@@ -13,7 +13,7 @@ import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def _uvicorn(app: str) -> tuple[str, ...]:
 REFERENCE = Server("reference loop", (*_uvicorn("reference_loop:app"), "--no-server-header"), "/")
 NAIVE = Server("naive FastAPI", _uvicorn("naive_fastapi:app"), "/encode")
 MOSEC = Server("mosec", ("python", "with_mosec.py"), "/inference", requirements=("mosec==0.9.8",))
+MOSEC_BATCHING = replace(MOSEC, name="mosec, batches of 32", variables={"BENCH_BATCH": "32"})
 OTHERS = (
     Server(
         "LitServe",
