@@ -6,6 +6,7 @@ from bench.attention import attention
 from bench.batch import batch, pooled
 from bench.container import container
 from bench.curves import curves
+from bench.int8 import int8
 from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
@@ -16,7 +17,7 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, latency, batch, pooled, memory, curves):
+for serving in (online, latency, batch, pooled, memory, curves, int8):
     app.command()(serving)
 
 
