@@ -25,6 +25,7 @@ from export.write import Description, write_artifact
 from model.encoder import EncoderConfig, UserEncoder, take
 from service import artifact as format_
 from service.artifact import Manifest, checksum, manifest_checksum_line
+from service.catalogue import LARGE_CATALOGUE, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "persona-bench"
@@ -122,6 +123,8 @@ def resize(source: Path, target: Path, n_items: int) -> None:
     table[-1] = old[-1]
     table.flush()
     (target / format_.ITEM_IDS).write_text(json.dumps(item_ids(n_items)))
+    if n_items > LARGE_CATALOGUE:
+        write_rows(item_ids(n_items), target)
     manifest = Manifest.model_validate_json((source / format_.MANIFEST).read_bytes())
     for graph in manifest.graphs.values():
         _resize_graph(target / graph.file, table)
@@ -148,9 +151,11 @@ def _resize_golden(path: Path, n_items: int) -> None:
 
 
 def _seal(folder: Path, manifest: Manifest) -> None:
-    manifest = manifest.model_copy(
-        update={"files": {name: checksum(folder / name) for name in manifest.files}}
-    )
+    sealing = {format_.MANIFEST, format_.MANIFEST_CHECKSUM}
+    files = {
+        path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name not in sealing
+    }
+    manifest = manifest.model_copy(update={"files": files})
     (folder / format_.MANIFEST).write_text(manifest.model_dump_json())
     (folder / format_.MANIFEST_CHECKSUM).write_bytes(
         manifest_checksum_line(folder / format_.MANIFEST)

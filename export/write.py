@@ -38,6 +38,7 @@ from service.artifact import (
     checksum,
     manifest_checksum_line,
 )
+from service.catalogue import LARGE_CATALOGUE, write_rows
 
 GOLDEN_TOLERANCE = 1e-4  # room for another processor's order of summation
 
@@ -88,6 +89,8 @@ def _fill(
     parity = report(compare(encoder, folder, graphs))
     _write_json(folder / PARITY, parity)
     _write_json(folder / ITEM_IDS, list(item_ids))
+    if len(item_ids) > LARGE_CATALOGUE:
+        write_rows(item_ids, folder)
     golden = _golden(encoder, item_ids, about.examples)
     _write_json(folder / GOLDEN, golden.model_dump())
     manifest = _manifest(encoder, about, graphs, parity)

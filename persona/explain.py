@@ -85,11 +85,12 @@ class _Reading:
 
 
 def _read(artifact: "Artifact", history: str) -> _Reading:
+    from service.catalogue import open_rows
     from service.histories import ItemIndex
     from service.session import Engine
 
     manifest = artifact.manifest
-    index = ItemIndex(artifact.item_ids, manifest.architecture.max_length)
+    index = ItemIndex(open_rows(artifact), manifest.architecture.max_length)
     mapped = index.map_history(item_ids(history, artifact.item_ids))
     pairs = zip(mapped.items, mapped.rows, strict=True)
     names = [f"{item}*" if row == manifest.n_items else str(item) for item, row in pairs]

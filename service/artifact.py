@@ -12,6 +12,9 @@
         item_embeddings.npy    (n_items + 1, D) float32, the last row for unknown items; the
                                graphs read it in place, behind the header of the .npy file
         item_ids.json          item_ids[i] belongs to row i
+        item_slots.npy         these three of large catalogues alone: from an id to its row, in
+        item_key_starts.npy    files that all workers map and share, where a dict would take each
+        item_keys.bin          of them half of the item table; see service/catalogue.py
         golden.json            histories and the embeddings that they must have
         parity.json            PyTorch against ONNX Runtime, case by case
         README.md              the model card
@@ -24,6 +27,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +42,9 @@ MANIFEST_CHECKSUM = "manifest.sha256"
 WEIGHTS = "weights.bin"
 ITEM_EMBEDDINGS = "item_embeddings.npy"
 ITEM_IDS = "item_ids.json"
+ITEM_SLOTS = "item_slots.npy"
+ITEM_KEY_STARTS = "item_key_starts.npy"
+ITEM_KEYS = "item_keys.bin"
 GOLDEN = "golden.json"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
@@ -130,8 +137,22 @@ class Artifact:
 
     folder: Path
     manifest: Manifest
-    item_ids: list[ItemId]
     golden: Golden
+
+    @cached_property
+    def item_ids(self) -> list[ItemId]:
+        """The catalogue: item_ids[i] belongs to row i. Read when first asked for.
+
+        Raises:
+            ArtifactError: there are more or fewer ids than the manifest says.
+        """
+        path = self.folder / ITEM_IDS
+        item_ids: list[ItemId] = json.loads(path.read_bytes())
+        if len(item_ids) != self.manifest.n_items:
+            raise ArtifactError(
+                f"{path}: {len(item_ids)} ids, the manifest says {self.manifest.n_items}"
+            )
+        return item_ids
 
     def graph_path(self, graph: GraphName) -> Path:
         """Where the graph's file lies.
@@ -164,13 +185,8 @@ def open_artifact(folder: Path) -> Artifact:
             raise ArtifactError(f"{path}: the manifest does not know this file")
     for name, fact in manifest.files.items():
         _verify(folder / name, fact)
-    item_ids = json.loads((folder / ITEM_IDS).read_bytes())
-    if len(item_ids) != manifest.n_items:
-        raise ArtifactError(
-            f"{folder / ITEM_IDS}: {len(item_ids)} ids, the manifest says {manifest.n_items}"
-        )
     golden = Golden.model_validate_json((folder / GOLDEN).read_bytes())
-    return Artifact(folder, manifest, item_ids, golden)
+    return Artifact(folder, manifest, golden)
 
 
 def find_artifacts(root: Path) -> Iterator[Path]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.artifact import ItemId
+from service.catalogue import ItemRows
 from service.errors import InvalidRequest
 
 UnknownItems = Literal["token", "drop", "error"]
@@ -30,11 +31,10 @@ class MappedHistory:
 
 
 class ItemIndex:
-    """Finds the row of every item id; ids match by value and type, as in training."""
+    """Maps histories and candidates to the rows of their items."""
 
-    def __init__(self, item_ids: Sequence[ItemId], max_length: int) -> None:
-        self._rows = {item_id: row for row, item_id in enumerate(item_ids)}
-        self._unknown = len(item_ids)
+    def __init__(self, rows: ItemRows, max_length: int) -> None:
+        self._rows = rows
         self._max_length = max_length
 
     def map_history(
@@ -48,16 +48,21 @@ class ItemIndex:
         Raises:
             InvalidRequest: an item is unknown and `unknown_items` is "error".
         """
-        kept = history
+        unknown = self._rows.n_items
+        if unknown_items == "token":
+            used = history[-self._max_length :]
+            rows = self._rows.find(used)
+            return MappedHistory(used, rows, len(history) - len(used), rows.count(unknown))
+        rows = self._rows.find(history)
         if unknown_items == "error":
-            self._refuse_unknown(history, path)
-        elif unknown_items == "drop":
-            kept = [item for item in history if item in self._rows]
-        used = kept[-self._max_length :]
-        rows = list(map(self._rows.get, used, repeat(self._unknown)))
-        left_out = len(history) - len(kept)
+            _refuse_unknown(rows, unknown, history, f"history {path[1]}, item", path)
+        known = [at for at, row in enumerate(rows) if row != unknown]
+        newest = known[-self._max_length :]
         return MappedHistory(
-            used, rows, len(kept) - len(used), left_out or rows.count(self._unknown)
+            [history[at] for at in newest],
+            [rows[at] for at in newest],
+            len(known) - len(newest),
+            len(history) - len(known),
         )
 
     def map_candidates(self, candidates: list[ItemId], path: tuple[str | int, ...]) -> list[int]:
@@ -66,19 +71,18 @@ class ItemIndex:
         Raises:
             InvalidRequest: a candidate is unknown; `path` is where the list stands.
         """
-        rows = list(map(self._rows.get, candidates, repeat(self._unknown)))
-        if self._unknown in rows:
-            at = rows.index(self._unknown)
-            place = f"history {path[1]}, candidate {at}" if len(path) > 1 else f"candidate {at}"
-            raise InvalidRequest(f"{place}: unknown item {candidates[at]!r}", path=(*path, at))
+        rows = self._rows.find(candidates)
+        place = f"history {path[1]}, candidate" if len(path) > 1 else "candidate"
+        _refuse_unknown(rows, self._rows.n_items, candidates, place, path)
         return rows
 
-    def _refuse_unknown(self, history: list[ItemId], path: tuple[str | int, ...]) -> None:
-        for at, item in enumerate(history):
-            if item not in self._rows:
-                raise InvalidRequest(
-                    f"history {path[1]}, item {at}: unknown item {item!r}", path=(*path, at)
-                )
+
+def _refuse_unknown(
+    rows: list[int], unknown: int, items: list[ItemId], place: str, path: tuple[str | int, ...]
+) -> None:
+    if unknown in rows:
+        at = rows.index(unknown)
+        raise InvalidRequest(f"{place} {at}: unknown item {items[at]!r}", path=(*path, at))
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

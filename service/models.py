@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.artifact import Artifact, GraphName, open_artifact
 from service.batcher import Batcher
+from service.catalogue import open_rows
 from service.errors import InvalidRequest
 from service.histories import ItemIndex
 from service.metrics import count_run
@@ -60,7 +61,7 @@ def load(folder: Path, settings: Settings) -> Model:
         ArtifactError: the artifact is broken; the message names the file.
     """
     artifact = open_artifact(folder)
-    index = ItemIndex(artifact.item_ids, artifact.manifest.architecture.max_length)
+    index = ItemIndex(open_rows(artifact), artifact.manifest.architecture.max_length)
     engine = Engine(artifact)
     engine.prove(index)
     engine.warm_up(settings.max_batch_tokens)

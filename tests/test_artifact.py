@@ -33,6 +33,16 @@ FILES = [
 ]
 
 
+def flip_a_byte(artifact: Path, place: Path, name: str) -> Path:
+    """The folder of a copy in which one byte of the file `name` is another."""
+    folder = place / "1"
+    shutil.copytree(artifact, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    return folder
+
+
 def test_an_artifact_holds_these_files_and_no_others(tiny_artifact: Path) -> None:
     assert sorted(path.name for path in tiny_artifact.iterdir()) == FILES
 
@@ -41,13 +51,8 @@ def test_an_artifact_holds_these_files_and_no_others(tiny_artifact: Path) -> Non
 def test_one_flipped_byte_is_found_and_the_file_named(
     tiny_artifact: Path, tmp_path: Path, name: str
 ) -> None:
-    folder = tmp_path / "1"
-    shutil.copytree(tiny_artifact, folder)
-    content = bytearray((folder / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
     with pytest.raises(ArtifactError, match=name):
-        open_artifact(folder)
+        open_artifact(flip_a_byte(tiny_artifact, tmp_path, name))
 
 
 @pytest.mark.parametrize("name", FILES)

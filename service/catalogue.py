@@ -1,0 +1,123 @@
+"""Finds the rows of item ids: in a dict or, of a large catalogue, in files that workers share.
+
+A dict of a million ids takes every worker half of what the item table takes all of them together.
+A large catalogue's artifact therefore carries the dict as files, which workers map and share: an
+open hash table. An id's key is its text with an end mark. The search begins at the slot that the
+key's checksum names, and goes on from slot to slot to one whose row has that very key, or to a
+free one. Several ids may begin at one slot, unknown ones too: only an equal key ends the search.
+"""
+
+import mmap
+import zlib
+from array import array
+from collections.abc import Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from service.artifact import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS, Artifact, ItemId
+from service.errors import ArtifactError
+
+# A dict finds a click in 0.03 µs, the files in 0.4 µs; up to here it stays below 15 MB a worker.
+LARGE_CATALOGUE = 100_000
+
+
+class ItemRows(Protocol):
+    """The rows of a catalogue's items; ids match by value and type, as in training."""
+
+    n_items: int
+
+    def find(self, item_ids: Sequence[ItemId]) -> list[int]:
+        """The row of every item; `n_items` is that of unknown ones."""
+
+
+class RowsInMemory:
+    """The rows of a catalogue of any size, in a dict."""
+
+    def __init__(self, item_ids: Sequence[ItemId]) -> None:
+        self.n_items = len(item_ids)
+        self._rows = {item_id: row for row, item_id in enumerate(item_ids)}
+
+    def find(self, item_ids: Sequence[ItemId]) -> list[int]:
+        """The row of every item; `n_items` is that of unknown ones."""
+        return list(map(self._rows.get, item_ids, repeat(self.n_items)))
+
+
+class RowsInFiles:
+    """The rows of a large catalogue, in the files that `write_rows` left in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        # Python takes an integer out of a memoryview in a third of the time that an array needs.
+        self._slots = memoryview(np.load(folder / ITEM_SLOTS, mmap_mode="r"))
+        self._starts = memoryview(np.load(folder / ITEM_KEY_STARTS, mmap_mode="r"))
+        with (folder / ITEM_KEYS).open("rb") as file:
+            self._keys = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.n_items = len(self._starts)
+
+    def find(self, item_ids: Sequence[ItemId]) -> list[int]:
+        """The row of every item; `n_items` is that of unknown ones."""
+        slots, starts, keys, unknown = self._slots, self._starts, self._keys, self.n_items
+        n_slots = len(slots)
+        rows = []
+        for key in map(_key, item_ids):
+            slot = zlib.crc32(key) % n_slots
+            while (row := slots[slot]) != unknown:
+                start = starts[row]
+                if keys[start : start + len(key)] == key:
+                    break
+                slot = (slot + 1) % n_slots
+            rows.append(row)
+        return rows
+
+
+def write_rows(item_ids: Sequence[ItemId], folder: Path) -> None:
+    """Writes the three files of `RowsInFiles` for distinct ids, at least one.
+
+    `item_keys.bin`: all keys, by row. `item_key_starts.npy` (n_items,) int64: where each begins.
+    `item_slots.npy` (2 * n_items + 1,) int32: rows, n_items where a slot is free.
+    """
+    keys = [_key(item_id) for item_id in item_ids]
+    lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+    np.save(folder / ITEM_KEY_STARTS, np.cumsum(lengths) - lengths)
+    np.save(folder / ITEM_SLOTS, np.array(_slots(keys), np.int32))
+    (folder / ITEM_KEYS).write_bytes(b"".join(keys))
+
+
+def _slots(keys: Sequence[bytes]) -> "array[int]":
+    free = len(keys)
+    # Half of them free, so that searches are short: 1.5 slots for an item that is known. An odd
+    # number, because the low bits alone of the checksums of n1, n2, ... lie close together.
+    n_slots = 2 * len(keys) + 1
+    slots = array("i", [free]) * n_slots
+    for row, key in enumerate(keys):
+        slot = zlib.crc32(key) % n_slots
+        while slots[slot] != free:
+            slot = (slot + 1) % n_slots
+        slots[slot] = row
+    return slots
+
+
+def open_rows(artifact: Artifact) -> ItemRows:
+    """The rows of an artifact's items.
+
+    Raises:
+        ArtifactError: it has more or fewer items than its manifest says.
+    """
+    if ITEM_SLOTS not in artifact.manifest.files:
+        return RowsInMemory(artifact.item_ids)
+    rows = RowsInFiles(artifact.folder)
+    if rows.n_items != artifact.manifest.n_items:
+        raise ArtifactError(
+            f"{artifact.folder / ITEM_KEY_STARTS}: {rows.n_items} items, "
+            f"the manifest says {artifact.manifest.n_items}"
+        )
+    return rows
+
+
+def _key(item_id: ItemId) -> bytes:
+    """UTF-8 has neither 0xFF, which tells integers from strings, nor 0xFE, which ends a key."""
+    if isinstance(item_id, str):
+        return item_id.encode("utf-8", "surrogatepass") + b"\xfe"
+    return b"\xff%d\xfe" % item_id

@@ -1,0 +1,139 @@
+"""The rows of item ids: from files the same as from a dict, and where a key collides too."""
+
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.write import Description, write_artifact
+from service.artifact import Artifact, ItemId, open_artifact
+from service.catalogue import RowsInFiles, RowsInMemory, open_rows, write_rows
+from service.errors import ArtifactError, InvalidRequest
+from service.histories import ItemIndex
+from tests.conftest import TINY, TINY_ITEMS, random_encoder
+from tests.serving import serving
+from tests.test_artifact import FILES, flip_a_byte
+
+INDEX = ["item_key_starts.npy", "item_keys.bin", "item_slots.npy"]
+# With surrogates, which have no UTF-8, and with texts of integers; few, so that they meet.
+texts = st.text(st.characters(), max_size=6) | st.integers(-3, 12).map(str)
+item_ids = texts | st.integers() | st.integers(-3, 12)
+catalogues = st.lists(item_ids, min_size=1, max_size=60, unique_by=lambda item: (type(item), item))
+
+
+def in_files(item_ids: list[ItemId]) -> RowsInFiles:
+    with tempfile.TemporaryDirectory() as folder:
+        write_rows(item_ids, Path(folder))
+        return RowsInFiles(Path(folder))  # a mapped file stays when its name goes
+
+
+@given(known=catalogues, asked=st.lists(item_ids, max_size=30), data=st.data())
+@settings(deadline=None)
+def test_files_and_dict_find_the_same_rows(
+    known: list[ItemId], asked: list[ItemId], data: st.DataObject
+) -> None:
+    asked = data.draw(st.permutations(known)) + asked
+    assert in_files(known).find(asked) == RowsInMemory(known).find(asked)
+
+
+@given(
+    known=catalogues,
+    asked=st.lists(item_ids, max_size=30),
+    max_length=st.integers(1, 9),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_histories_and_candidates_map_the_same_by_files_and_dict(
+    known: list[ItemId], asked: list[ItemId], max_length: int, data: st.DataObject
+) -> None:
+    history = data.draw(st.permutations(asked + known[:5]))
+    indexes = [ItemIndex(rows, max_length) for rows in (in_files(known), RowsInMemory(known))]
+    answers = [
+        [
+            index.map_history(history, "token"),
+            index.map_history(history, "drop"),
+            refusal_or_rows(index, history),
+        ]
+        for index in indexes
+    ]
+    assert answers[0] == answers[1]
+
+
+def refusal_or_rows(index: ItemIndex, items: list[ItemId]) -> object:
+    try:
+        return index.map_history(items, "error").rows, index.map_candidates(items, ("candidates",))
+    except InvalidRequest as error:
+        return error.message, error.path
+
+
+@pytest.mark.parametrize("known", [["plumless", "other"], ["buckeroo", "plumless"]])
+def test_an_id_with_the_checksum_of_another_is_not_that_one(known: list[ItemId]) -> None:
+    assert zlib.crc32(b"plumless\xfe") == zlib.crc32(b"buckeroo\xfe")
+    asked: list[ItemId] = ["buckeroo", "plumless", "neither"]
+    assert in_files(known).find(asked) == RowsInMemory(known).find(asked)
+
+
+def test_an_id_that_begins_as_another_is_not_that_one() -> None:
+    assert in_files(["abc", "ab", ""]).find(["a", "ab", "abc", "abcd", ""]) == [3, 1, 0, 3, 2]
+
+
+def test_the_files_are_the_same_whatever_process_writes_them(tmp_path: Path) -> None:
+    write_rows(["a", 7, "ü"], tmp_path)
+    assert (tmp_path / "item_keys.bin").read_bytes() == b"a\xfe\xff7\xfe\xc3\xbc\xfe"
+    assert np.load(tmp_path / "item_key_starts.npy").tolist() == [0, 2, 5]
+    assert np.load(tmp_path / "item_slots.npy").tolist() == [2, 3, 3, 3, 1, 3, 0]  # ü: 6, taken
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an artifact as one of a large catalogue is, though its catalogue is small."""
+    root = tmp_path_factory.mktemp("indexed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.write.LARGE_CATALOGUE", len(TINY_ITEMS) - 1)
+        encoder = random_encoder(TINY, len(TINY_ITEMS))
+        return write_artifact(encoder, TINY_ITEMS, Description("tiny"), root)
+
+
+def test_a_large_catalogue_carries_its_rows_in_files(indexed: Path) -> None:
+    assert sorted(path.name for path in indexed.iterdir()) == sorted(FILES + INDEX)
+    rows = open_rows(open_artifact(indexed))
+    assert isinstance(rows, RowsInFiles)
+    assert rows.find([*TINY_ITEMS, "never seen"]) == list(range(len(TINY_ITEMS) + 1))
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_one_flipped_byte_of_the_rows_is_found(indexed: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=name):
+        open_artifact(flip_a_byte(indexed, tmp_path, name))
+
+
+def test_the_service_answers_the_same_from_files_and_dict(
+    indexed: Path, tiny_artifacts: Path
+) -> None:
+    history = [*TINY_ITEMS[3:9], "never seen"]
+    answers = []
+    for root in (indexed.parents[1], tiny_artifacts):
+        with serving(root) as client:
+            answers.append(client.post("/v1/encode", json={"histories": [history]}).json())
+    assert answers[0] == answers[1]
+
+
+def test_opening_a_large_catalogue_leaves_its_list_of_ids_on_disk(indexed: Path) -> None:
+    artifact = open_artifact(indexed)
+    open_rows(artifact)
+    assert "item_ids" not in vars(artifact)
+    assert artifact.item_ids == TINY_ITEMS
+
+
+@pytest.mark.parametrize("name", ["item_key_starts.npy", "item_ids.json"])
+def test_another_number_of_items_than_the_manifest_says_is_refused(
+    indexed: Path, tiny_artifact: Path, name: str
+) -> None:
+    good = open_artifact(indexed if name in INDEX else tiny_artifact)
+    manifest = good.manifest.model_copy(update={"n_items": len(TINY_ITEMS) + 1})
+    with pytest.raises(ArtifactError, match=rf"{name}: 20 .*, the manifest says 21"):
+        open_rows(Artifact(good.folder, manifest, good.golden))
