@@ -122,9 +122,10 @@ def resize(source: Path, target: Path, n_items: int) -> None:
         piece[:] = old[: len(piece)]
     table[-1] = old[-1]
     table.flush()
-    (target / format_.ITEM_IDS).write_text(json.dumps(item_ids(n_items)))
+    ids = item_ids(n_items)
+    (target / format_.ITEM_IDS).write_text(json.dumps(ids))
     if n_items > LARGE_CATALOGUE:
-        write_rows(item_ids(n_items), target)
+        write_rows(ids, target)
     manifest = Manifest.model_validate_json((source / format_.MANIFEST).read_bytes())
     for graph in manifest.graphs.values():
         _resize_graph(target / graph.file, table)
