@@ -4,26 +4,33 @@ Each worker process has one core, so runs are computed inline on its event loop:
 would add hops and fight for the same core. What arrives in one turn of the loop forms the first
 run; what arrives during a run waits for the next. docs/batching.md has the picture.
 
-Which run is next? Every history has a due time: its arrival, plus `STRETCH_S` for each token of
-its own request that is computed before it. The history that is due first leads the run. So a
-large request gives way to small ones that come after it, but what arrives after a history was
-due never goes before it: nobody starves. Histories of the nearest lengths, due or not, fill up
-the run while it fits `max_batch_tokens` and its padding costs less than one more run would.
+What waits is not rows but pieces. A request is cut when it arrives: its rows, shortest first, in
+pieces that a run can take whole; one history is a piece of one. So the queue costs a large
+request as much as a few small ones.
+
+Which run is next? Every piece has a due time: its arrival, plus `STRETCH_S` for each token of its
+own request that is computed before it. The piece that is due first leads the run. So a large
+request gives way to small ones that come after it, but what arrives after a piece was due never
+goes before it: nobody starves. Pieces of the nearest lengths, due or not, fill up the run while
+it fits `max_batch_tokens` and its padding costs less than one more run would.
 """
 
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, TypeVar
 
 from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.logs import frames
+from service.timeouts import Timeouts
 
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 RUN_COST_TOKENS = 16  # the fixed cost of a run, in tokens that take as long to compute
+MAX_MISFITS = 32  # pieces that a run passes over before it starts as it is
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +40,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(slots=True, eq=False)
-class _Job(Generic[Result]):
-    """One request: answered when all its rows are, failed when one of them is."""
+class _Request(Generic[Result]):
+    """Answered when all its rows are, failed when one of them is."""
 
     results: list[Any]  # of Result, and None while one is missing
     left: int
@@ -49,22 +56,46 @@ class _Job(Generic[Result]):
     def expire(self) -> None:
         self.fail(DeadlineExceeded(f"no result within {self.deadline_s * 1000:,.0f} ms"))
 
-    def deliver(self, position: int, result: Result) -> None:
-        self.results[position] = result
-        self.left -= 1
+    def is_wanted(self, now: float) -> bool:
+        if self.deadline <= now:
+            self.expire()
+        return not self.future.done()
+
+    def deliver(self, positions: Sequence[int], results: Sequence[Result]) -> None:
+        for position, result in zip(positions, results, strict=True):
+            self.results[position] = result
+        self.left -= len(positions)
         if self.left == 0 and not self.future.done():
             self.future.set_result(self.results)
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[Group, Row, Result]):
-    """One row of a request."""
+class _Piece(Generic[Group, Row, Result]):
+    """Rows of one request that are computed in one run."""
 
+    request: _Request[Result]
     group: Group
-    tokens: int
-    row: Row
-    position: int
-    job: _Job[Result]
+    rows: list[Row]
+    positions: list[int]  # of the rows in the request
+    length: int  # tokens of the longest row
+    tokens: int  # of all rows
+    place: tuple[int, float, int]  # in the line of its group: length, due time, number
+
+
+class _Run(Generic[Group, Row, Result]):
+    """Pieces of one group to compute at once."""
+
+    def __init__(self, *pieces: _Piece[Group, Row, Result]) -> None:
+        self.pieces: list[_Piece[Group, Row, Result]] = []
+        self.n_rows = self.length = self.tokens = 0
+        for piece in pieces:
+            self.add(piece)
+
+    def add(self, piece: _Piece[Group, Row, Result]) -> None:
+        self.pieces.append(piece)
+        self.n_rows += len(piece.rows)
+        self.length = max(self.length, piece.length)
+        self.tokens += piece.tokens
 
 
 class Batcher(Generic[Group, Row, Result]):
@@ -86,12 +117,12 @@ class Batcher(Generic[Group, Row, Result]):
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._on_run = on_run
-        # One heap by due time for each group and length; the number breaks ties. None is empty.
-        self._waiting: dict[
-            tuple[Group, int], list[tuple[float, int, _Entry[Group, Row, Result]]]
-        ] = {}
         self._numbers = count()
+        self._waiting: dict[int, _Piece[Group, Row, Result]] = {}  # by number
+        self._due: list[tuple[float, int]] = []  # a heap; may still name pieces that left
+        self._lines: dict[Group, list[tuple[int, float, int]]] = {}  # sorted places
         self._scheduled = False
+        self.timeouts = Timeouts()
         self.queued_tokens = 0
 
     def submit(
@@ -111,11 +142,10 @@ class Batcher(Generic[Group, Row, Result]):
             future.set_result([])
             return future
         self._refuse_overload(sum(tokens))
-        deadline = loop.time() + deadline_s
-        job: _Job[Result] = _Job([None] * len(rows), len(rows), deadline, deadline_s, future)
-        self._enqueue(group, rows, tokens, job, loop.time())
-        timer = loop.call_at(deadline, job.expire)
-        future.add_done_callback(lambda _: timer.cancel())
+        now, n = loop.time(), len(rows)
+        request: _Request[Result] = _Request([None] * n, n, now + deadline_s, deadline_s, future)
+        self._enqueue(request, group, rows, tokens, now)
+        self.timeouts.watch(future, deadline_s, request.expire)
         self._schedule(loop)
         return future
 
@@ -128,21 +158,40 @@ class Batcher(Generic[Group, Row, Result]):
 
     def _enqueue(
         self,
+        request: _Request[Result],
         group: Group,
         rows: Sequence[Row],
         tokens: Sequence[int],
-        job: _Job[Result],
         now: float,
     ) -> None:
-        ahead = 0
-        # Shortest first, so that the order of due times is an order of like lengths too.
-        for position in sorted(range(len(rows)), key=tokens.__getitem__):
+        due = now
+        line = self._lines.setdefault(group, [])
+        for positions, real in self._cut(tokens):
+            place = (tokens[positions[-1]], due, next(self._numbers))
+            chosen = [rows[position] for position in positions]
+            piece = _Piece(request, group, chosen, positions, place[0], real, place)
+            self._waiting[place[2]] = piece
+            heapq.heappush(self._due, place[1:])
+            insort(line, place)
+            self.queued_tokens += real
+            due += STRETCH_S * real
+
+    def _cut(self, tokens: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+        """Positions in pieces, shortest first, and the tokens of each piece."""
+        piece: list[int] = []
+        real = 0
+        for position in sorted(range(len(tokens)), key=tokens.__getitem__):
             size = tokens[position]
-            entry = _Entry(group, size, rows[position], position, job)
-            heap = self._waiting.setdefault((group, size), [])
-            heapq.heappush(heap, (now + STRETCH_S * ahead, next(self._numbers), entry))
-            ahead += size
-        self.queued_tokens += ahead
+            if piece and not self._fits(len(piece) + 1, size, real + size):
+                yield piece, real
+                piece, real = [], 0
+            piece.append(position)
+            real += size
+        yield piece, real
+
+    def _fits(self, n_rows: int, length: int, real: int) -> bool:
+        padded = n_rows * length
+        return padded <= self._max_batch_tokens and padded - real <= RUN_COST_TOKENS
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled and self._waiting:
@@ -152,69 +201,81 @@ class Batcher(Generic[Group, Row, Result]):
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         """Computes one run; if work is left, the loop first gets a turn to read and to answer."""
         self._scheduled = False
-        batch = self._next_batch(loop.time())
-        if batch:
-            self._run(batch)
+        now = loop.time()
+        lead = self._first_due(now)
+        if lead is not None:
+            self._run(self._with_company(lead, now))
         self._schedule(loop)
 
-    def _next_batch(self, now: float) -> list[_Entry[Group, Row, Result]]:
-        lead = self._take_first_due(now)
-        if lead is None:
-            return []
-        batch, longest, real = [lead], lead.tokens, lead.tokens
-        for key in self._nearest_lengths(lead):
-            size = key[1]
-            while key in self._waiting:
-                padded = (len(batch) + 1) * max(longest, size)
-                if padded > self._max_batch_tokens or padded - real - size > RUN_COST_TOKENS:
-                    return batch
-                entry = self._take(key, now)
-                if entry is not None:
-                    batch.append(entry)
-                    longest, real = max(longest, size), real + size
-        return batch
-
-    def _take_first_due(self, now: float) -> _Entry[Group, Row, Result] | None:
-        while self._waiting:
-            key = min(self._waiting, key=lambda key: self._waiting[key][0][:2])
-            entry = self._take(key, now)
-            if entry is not None:
-                return entry
+    def _first_due(self, now: float) -> _Piece[Group, Row, Result] | None:
+        while self._due:
+            _, number = heapq.heappop(self._due)
+            piece = self._waiting.get(number)
+            if piece is not None:
+                self._remove(piece)
+                if piece.request.is_wanted(now):
+                    return piece
         return None
 
-    def _nearest_lengths(self, lead: _Entry[Group, Row, Result]) -> list[tuple[Group, int]]:
-        keys = [key for key in self._waiting if key[0] == lead.group]
-        return sorted(keys, key=lambda key: abs(key[1] - lead.tokens))
+    def _with_company(
+        self, lead: _Piece[Group, Row, Result], now: float
+    ) -> _Run[Group, Row, Result]:
+        run, leaving, misfits = _Run(lead), [], 0
+        for piece in self._nearest(lead):
+            if piece.request.is_wanted(now):
+                length = max(run.length, piece.length)
+                if not self._fits(run.n_rows + len(piece.rows), length, run.tokens + piece.tokens):
+                    misfits += 1
+                    one_row = self._fits(run.n_rows + 1, length, run.tokens + piece.length)
+                    if one_row and misfits < MAX_MISFITS:
+                        continue  # a smaller piece may fit
+                    break
+                run.add(piece)
+            leaving.append(piece)
+        for piece in leaving:
+            self._remove(piece)
+        return run
 
-    def _take(self, key: tuple[Group, int], now: float) -> _Entry[Group, Row, Result] | None:
-        """The next row of this group and length; None if nobody waits for it any more."""
-        heap = self._waiting[key]
-        _, _, entry = heapq.heappop(heap)
-        if not heap:
-            del self._waiting[key]
-        self.queued_tokens -= entry.tokens
-        if entry.job.deadline <= now:
-            entry.job.expire()
-        return None if entry.job.future.done() else entry
+    def _nearest(self, lead: _Piece[Group, Row, Result]) -> Iterator[_Piece[Group, Row, Result]]:
+        """What waits in the lead's group, nearest length first."""
+        line = self._lines[lead.group]
+        longer = bisect_left(line, lead.place)
+        shorter = longer - 1
+        while shorter >= 0 or longer < len(line):
+            if longer == len(line) or (
+                shorter >= 0 and lead.length - line[shorter][0] < line[longer][0] - lead.length
+            ):
+                at, shorter = shorter, shorter - 1
+            else:
+                at, longer = longer, longer + 1
+            yield self._waiting[line[at][2]]
 
-    def _run(self, batch: list[_Entry[Group, Row, Result]]) -> None:
+    def _remove(self, piece: _Piece[Group, Row, Result]) -> None:
+        del self._waiting[piece.place[2]]
+        line = self._lines[piece.group]
+        del line[bisect_left(line, piece.place)]
+        self.queued_tokens -= piece.tokens
+
+    def _run(self, run: _Run[Group, Row, Result]) -> None:
+        rows = [row for piece in run.pieces for row in piece.rows]
         try:
-            results = self._compute(batch[0].group, [entry.row for entry in batch])
+            results = self._compute(run.pieces[0].group, rows)
         except Exception as error:  # noqa: BLE001  # a batch's border: the worker must live on
-            self._isolate(batch, error)
+            self._isolate(run, error)
             return
-        real = sum(entry.tokens for entry in batch)
-        computed = len(batch) * max(entry.tokens for entry in batch)
-        self._on_run(len(batch), real, computed, self.queued_tokens)
-        for entry, result in zip(batch, results, strict=True):
-            entry.job.deliver(entry.position, result)
+        self._on_run(run.n_rows, run.tokens, run.n_rows * run.length, self.queued_tokens)
+        start = 0
+        for piece in run.pieces:
+            end = start + len(piece.rows)
+            piece.request.deliver(piece.positions, results[start:end])
+            start = end
 
-    def _isolate(self, batch: list[_Entry[Group, Row, Result]], error: Exception) -> None:
+    def _isolate(self, run: _Run[Group, Row, Result], error: Exception) -> None:
         """After a failed run: each request once more alone, so that only the guilty one fails."""
-        jobs = {id(entry.job): entry.job for entry in batch}
-        if len(jobs) == 1:
-            logger.error("a run of %d histories failed\n%s", len(batch), frames(error))
-            batch[0].job.fail(ServiceError("internal error"))
+        requests = {id(piece.request): piece.request for piece in run.pieces}
+        if len(requests) == 1:
+            logger.error("a run of %d histories failed\n%s", run.n_rows, frames(error))
+            run.pieces[0].request.fail(ServiceError("internal error"))
             return
-        for job in jobs.values():
-            self._run([entry for entry in batch if entry.job is job])
+        for request in requests.values():
+            self._run(_Run(*(piece for piece in run.pieces if piece.request is request)))

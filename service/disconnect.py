@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
 from service.errors import ClientGone
+from service.timeouts import Timeouts
 
 # Most results come sooner, and a watcher costs a tenth of a small request.
 PATIENCE_S = 0.02
@@ -13,7 +14,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Result = TypeVar("Result")
 
 
-async def unless_gone(receive: Receive, future: asyncio.Future[Result]) -> Result:
+async def unless_gone(
+    receive: Receive, future: asyncio.Future[Result], timeouts: Timeouts
+) -> Result:
     """The future's result; cancels it when the client disconnects first.
 
     `receive` is the ASGI callable of a request whose body was read.
@@ -22,9 +25,8 @@ async def unless_gone(receive: Receive, future: asyncio.Future[Result]) -> Resul
         ClientGone: the client disconnected.
     """
     watch: list[asyncio.Task[None]] = []
-    loop = asyncio.get_running_loop()
-    patience = loop.call_later(
-        PATIENCE_S, lambda: watch.append(loop.create_task(_watch(receive, future)))
+    timeouts.watch(
+        future, PATIENCE_S, lambda: watch.append(asyncio.create_task(_watch(receive, future)))
     )
     try:
         return await future
@@ -33,7 +35,6 @@ async def unless_gone(receive: Receive, future: asyncio.Future[Result]) -> Resul
             raise ClientGone("the client disconnected") from None
         raise
     finally:
-        patience.cancel()
         for task in watch:
             task.cancel()
 

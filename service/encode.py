@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.artifact import GraphName, ItemId
-from service.disconnect import Receive, unless_gone
+from service.disconnect import Receive
 from service.errors import InvalidRequest
 from service.histories import MappedHistory, UnknownItems
 from service.models import Model
@@ -40,7 +40,7 @@ async def encode(
     ids, histories = map_histories(request.histories, request.unknown_items, model, settings)
     _refuse_large_attention(graph, histories, model, settings)
     rows = [Row(history.rows) for history in histories]
-    outputs = await unless_gone(receive, model.submit(graph, rows))
+    outputs = await model.compute(graph, rows, receive)
     write = _base64 if request.encoding == "base64" else _as_it_is
     users = [
         user_fields(user_id, history)

@@ -1,9 +1,8 @@
 """From a person's clicks to what the encoder reads: rows of the item table, padding and mask."""
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ from service.errors import InvalidRequest
 UnknownItems = Literal["token", "drop", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class MappedHistory:
+class MappedHistory(NamedTuple):
     """A history as the encoder reads it, and what became of its clicks.
 
     `truncated` clicks are those older than the newest `max_length`. `unknown` clicks have an
@@ -86,10 +84,14 @@ def _refuse_unknown(
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Pads on the right to the longest: item_ids (B, L) and key_mask (B, L), L at least 1."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    longest = max(1, int(lengths.max()))
-    key_mask = np.arange(longest) < lengths[:, None]  # (B, L)
-    item_ids = np.zeros((len(rows), longest), np.int64)
-    item_ids[key_mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-    return item_ids, key_mask
+    """Pads on the right to the longest: item_ids (B, L) and key_mask (B, L), L at least 1.
+
+    Bytes are padded and joined here: each operation of NumPy costs some microseconds more right
+    after a run of the graph, which leaves the processor's caches without it.
+    """
+    lengths = [len(row) for row in rows]
+    longest = max(1, *lengths)
+    ids = b"".join([array("q", row).tobytes().ljust(8 * longest, b"\0") for row in rows])
+    mask = b"".join([(b"\1" * length).ljust(longest, b"\0") for length in lengths])
+    shape = (len(rows), longest)
+    return np.frombuffer(ids, np.int64).reshape(shape), np.frombuffer(mask, np.bool_).reshape(shape)

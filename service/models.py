@@ -1,6 +1,5 @@
 """A model that answers: an artifact with its item index, its engine and its queue."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from service.artifact import Artifact, GraphName, open_artifact
 from service.batcher import Batcher
 from service.catalogue import open_rows
+from service.disconnect import Receive, unless_gone
 from service.errors import InvalidRequest
 from service.histories import ItemIndex
 from service.metrics import count_run
@@ -39,14 +39,17 @@ class Model:
             name = self.artifact.manifest.name
             raise InvalidRequest(f"model '{name}' carries no graph '{graph}' for {purpose}")
 
-    def submit(self, graph: GraphName, rows: Sequence[Row]) -> asyncio.Future[list[Outputs]]:
-        """Queues rows; the future gives what `Engine.run` says of each of them.
+    async def compute(
+        self, graph: GraphName, rows: Sequence[Row], receive: Receive
+    ) -> list[Outputs]:
+        """What `Engine.run` says of each row, in their order, unless the client goes first.
 
         Raises:
-            Overloaded: the queue is full.
+            ClientGone, DeadlineExceeded, Overloaded: there is no result.
         """
         tokens = [1 + len(row.history) + len(row.candidates) for row in rows]  # 1: start token
-        return self.batcher.submit(graph, rows, tokens, deadline_s=self.deadline_s)
+        future = self.batcher.submit(graph, rows, tokens, deadline_s=self.deadline_s)
+        return await unless_gone(receive, future, self.batcher.timeouts)
 
     def answer(self, users: list[dict[str, Any]]) -> dict[str, Any]:
         """The response around the users' results."""

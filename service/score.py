@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.artifact import ItemId
-from service.disconnect import Receive, unless_gone
+from service.disconnect import Receive
 from service.encode import Fields, map_histories, refuse_more, user_fields
 from service.errors import InvalidRequest
 from service.histories import MappedHistory
@@ -80,7 +80,7 @@ async def _dot_products(
     receive: Receive,
 ) -> list[Fields]:
     rows = [Row(history.rows) for history in histories]
-    outputs = await unless_gone(receive, model.submit("embedding", rows))
+    outputs = await model.compute("embedding", rows, receive)
     return [
         {"scores": model.item_embeddings[wanted] @ embedding}  # (N, D) @ (D,) -> (N,)
         for wanted, (embedding, *_) in zip(candidates, outputs, strict=True)
@@ -98,7 +98,7 @@ async def _source_target(
         for history, wanted in zip(histories, candidates, strict=True)
     ]
     rows = [row for piece in pieces for row in piece]
-    outputs = await unless_gone(receive, model.submit("score", rows))
+    outputs = await model.compute("score", rows, receive)
     rest = iter(outputs)
     return [
         _join(history, [_cut(row, next(rest)) for row in piece])

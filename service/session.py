@@ -33,6 +33,10 @@ class Engine:
         """
         self.artifact = artifact
         self._sessions = {graph: _open(artifact, graph) for graph in artifact.manifest.graphs}
+        self._outputs = {
+            graph: [output.name for output in session.get_outputs()]
+            for graph, session in self._sessions.items()
+        }
 
     def run(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
         """Computes a batch: for each row its slice of the graph's outputs, padding included.
@@ -44,7 +48,7 @@ class Engine:
         feeds: dict[str, NDArray[Any]] = {"item_ids": item_ids, "key_mask": key_mask}
         if graph == "score":
             feeds["candidate_ids"], _ = pad_rows([row.candidates for row in rows])  # (B, N)
-        return list(zip(*self._sessions[graph].run(None, feeds), strict=True))
+        return list(zip(*self._sessions[graph].run(self._outputs[graph], feeds), strict=True))
 
     def prove(self, index: ItemIndex) -> None:
         """Replays the golden pairs through every graph that gives embeddings.

@@ -1,0 +1,36 @@
+"""What to do about requests that take too long, at the price of one timer for all of them.
+
+A timer of the event loop for each request costs more than the request's place in the queue, and
+nearly all of them are cancelled. Here each request is a line in a list; every `TICK_S` the list
+is swept of what is done, and what is late is acted upon.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+TICK_S = 0.02
+
+
+class Timeouts:
+    """Acts on futures that are not done in time; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._watched: list[tuple[asyncio.Future[Any], float, Callable[[], object]]] = []
+
+    def watch(self, future: asyncio.Future[Any], seconds: float, act: Callable[[], object]) -> None:
+        """Calls `act` once, `seconds` from now or a tick later, unless the future is done."""
+        loop = future.get_loop()
+        if not self._watched:
+            loop.call_later(TICK_S, self._sweep, loop)
+        self._watched.append((future, loop.time() + seconds, act))
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        watched = [line for line in self._watched if not line[0].done()]
+        self._watched = [line for line in watched if line[1] > now]
+        if self._watched:
+            loop.call_later(TICK_S, self._sweep, loop)
+        for _, time, act in watched:
+            if time <= now:
+                act()
