@@ -14,7 +14,7 @@ from service.errors import InvalidRequest
 from service.histories import MappedHistory, UnknownItems
 from service.models import Model
 from service.schema import EncodeRequest, History, NamedHistory
-from service.session import Outputs, Row
+from service.session import Row
 from service.settings import Settings
 
 GRAPHS: dict[str, GraphName] = {
@@ -42,12 +42,13 @@ async def encode(
     rows = [Row(history.rows) for history in histories]
     outputs = await model.compute(graph, rows, receive)
     write = _base64 if request.encoding == "base64" else _as_it_is
-    users = [
-        user_fields(user_id, history)
-        | {"embedding": write(row[0])}
-        | _attention_fields(graph, history, row)
-        for user_id, history, row in zip(ids, histories, outputs, strict=True)
-    ]
+    users = []
+    for user_id, history, row in zip(ids, histories, outputs, strict=True):
+        user = user_fields(user_id, history)
+        user["embedding"] = write(row[0])
+        if len(row) > 1:
+            user["attention"] = _attention_fields(graph, history, row[1])
+        users.append(user)
     return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -113,17 +114,17 @@ def _refuse_large_attention(
     refuse_more("the attention of the response", values, limit, "values", ("attention",))
 
 
-def _attention_fields(graph: GraphName, history: MappedHistory, row: Outputs) -> Fields:
+def _attention_fields(
+    graph: GraphName, history: MappedHistory, weights: NDArray[np.float32]
+) -> Fields:
     """The attention without its padding; orjson writes whole contiguous arrays only."""
     used = 1 + len(history.items)
     if graph == "attention":
-        weights = row[1][:, :used]  # (H, 1 + used)
-        clicks, start = np.ascontiguousarray(weights[:, 1:]), np.ascontiguousarray(weights[:, 0])
-        return {"attention": {"items": history.items, "weights": clicks, "start": start}}
-    if graph == "attention_full":
-        blocks = np.ascontiguousarray(row[1][:, :, :used, :used])  # (blocks, H, 1 + used, 1 + used)
-        return {"attention": {"items": history.items, "blocks": blocks}}
-    return {}
+        pooled = weights[:, :used]  # (H, 1 + used)
+        clicks, start = np.ascontiguousarray(pooled[:, 1:]), np.ascontiguousarray(pooled[:, 0])
+        return {"items": history.items, "weights": clicks, "start": start}
+    blocks = np.ascontiguousarray(weights[:, :, :used, :used])  # (blocks, H, 1 + used, 1 + used)
+    return {"items": history.items, "blocks": blocks}
 
 
 def _as_it_is(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
