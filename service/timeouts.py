@@ -31,6 +31,6 @@ class Timeouts:
         self._watched = [line for line in watched if line[1] > now]
         if self._watched:
             loop.call_later(TICK_S, self._sweep, loop)
-        for _, time, act in watched:
-            if time <= now:
+        for future, time, act in watched:
+            if time <= now and not future.done():
                 act()

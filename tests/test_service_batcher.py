@@ -100,6 +100,17 @@ def test_padding_never_costs_more_than_one_more_run() -> None:
     run(main())
 
 
+def test_histories_of_several_requests_share_a_run_past_a_piece_that_has_no_room() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=40)
+        await asyncio.gather(
+            bench.submit("a" * 4), bench.submit(*["b" * 4] * 10), bench.submit("c" * 4)
+        )
+        assert bench.recorder.runs == [["a" * 4, "c" * 4], ["b" * 4] * 10]
+
+    run(main())
+
+
 def test_groups_never_share_a_run() -> None:
     async def main() -> None:
         bench = Bench()
