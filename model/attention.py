@@ -197,8 +197,13 @@ class Attention(nn.Module):
         query_rotation: "Rotation | None" = None,
         key_rotation: "Rotation | None" = None,
     ) -> Tensor:
-        """The context of `forward` alone, by a fused kernel where the similarity is a product."""
-        if self.scores.similarity == "additive":
+        """The context of `forward` alone, by a fused kernel where that is possible and faster.
+
+        It needs a similarity that is a product; and in bf16 on a CPU the products and softmax of
+        `forward` take 7 ms, forwards and backwards at (40, 1, 201, 64), the kernel 15 ms.
+        """
+        half_on_cpu = queries.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if self.scores.similarity == "additive" or half_on_cpu:
             return self.forward(queries, keys, mask, query_rotation, key_rotation)[0]
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
         q = self.scores.fold(q)

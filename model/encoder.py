@@ -24,6 +24,7 @@ from model.attention import (
     masked_softmax,
     sequence_mask,
 )
+from model.dropout import Dropout
 
 AttentionKind = Literal["self", "source_target"]
 Pooling = Literal["newest", "mean", "additive"]
@@ -104,7 +105,7 @@ class Block(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, sequence: "MaskedSequence", read: Tensor | None
@@ -256,7 +257,7 @@ class UserEncoder(nn.Module):
         self.final_norm = nn.LayerNorm(config.width)
         self.pool = Pool(config)
         self.candidates = Candidates(config) if config.attention == "source_target" else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self._initialise()
 
     def _initialise(self) -> None:

@@ -1,6 +1,7 @@
 """What training minimises: cross-entropy of the next click, at every real position.
 
-Loss is computed where there is a target and nowhere else, so padding costs no logits.
+Loss is computed where there is a target and nowhere else, so padding costs no logits, and over
+the whole catalogue at once: see `next_click_loss`.
 """
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.encoder import UserEncoder, take
+from model.next_click_loss import next_click_loss
 from model.windows import WindowBatch
 
 
@@ -19,8 +21,8 @@ def objective(encoder: UserEncoder, batch: WindowBatch, n_candidates: int) -> Te
     """
     states, sequence = encoder.states(batch.item_ids, batch.key_mask)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
-    logits = encoder.logits(pooled[batch.target_mask])  # (targets, n_items)
-    loss = F.cross_entropy(logits, batch.targets[batch.target_mask])
+    items = encoder.item_embedding.weight[: encoder.n_items]
+    loss = next_click_loss(pooled[batch.target_mask], items, batch.targets[batch.target_mask])
     if encoder.candidates is None:
         return loss
     return loss + _candidate_loss(encoder, batch, states, pooled, n_candidates)

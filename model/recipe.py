@@ -33,7 +33,8 @@ class TrainingRecipe(_Strict):
 
     seed: int = 0
     epochs: int = Field(20, ge=1)
-    patience: int = Field(5, ge=1)  # epochs without a better `monitor` before stopping
+    validate_every: int = Field(1, ge=1)  # epochs
+    patience: int = Field(5, ge=1)  # validations without a better `monitor` before stopping
     monitor: str = "NDCG@10"  # on the validation cases
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)  # of matrices; not of tables, norms and biases
@@ -44,7 +45,10 @@ class TrainingRecipe(_Strict):
     max_batch: int = Field(1024, ge=1)  # windows a batch
     unknown_rate: float = Field(0.01, ge=0, lt=1)  # clicks shown as unknown, to train its row
     candidates: int = Field(128, ge=2)  # candidates a loss of source-target attention compares
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    averaging: float = Field(0.0, ge=0, lt=1)  # decay of the mean of weights that is kept; 0 = none
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = (
+        "auto"  # bf16 where it is fast
+    )
 
 
 class Recipe(_Strict):

@@ -28,8 +28,9 @@ class EncoderScorer:
         device = encoder.item_embedding.weight.device
         rows = [histories[user] for user in range(len(histories))]
         item_ids, key_mask = map(torch.from_numpy, pad(rows, encoder.config.max_length))
-        embedding, _ = encoder.encode(item_ids.to(device), key_mask.to(device))
-        logits = encoder.logits(embedding).float()  # (B, n_items)
+        with torch.autocast(device.type, enabled=False):  # in bf16, scores of many items tie
+            embedding, _ = encoder.encode(item_ids.to(device), key_mask.to(device))
+            logits = encoder.logits(embedding)  # (B, n_items)
         if self._probabilities:
             logits = logits.softmax(-1)
         scores: NDArray[np.float32] = logits.cpu().numpy()

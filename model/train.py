@@ -1,15 +1,23 @@
 """The training loop on Lightning: checkpoints, resume, early stopping, seeds, learning curves."""
 
+import dataclasses
 import math
+import resource
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -47,7 +55,7 @@ class NextClick(L.LightningModule):
         shown = batch.item_ids
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
-        batch = WindowBatch(shown, batch.key_mask, batch.targets, batch.target_mask)
+        batch = dataclasses.replace(batch, item_ids=shown)
         loss = objective(self.encoder, batch, self.recipe.candidates)
         size = len(shown)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
@@ -88,6 +96,23 @@ class NextClick(L.LightningModule):
         return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+class Speed(Callback):
+    """Clicks learned from and seconds spent on it, validation and checkpoints apart."""
+
+    def __init__(self) -> None:
+        self.clicks, self.seconds = 0, 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Stops it."""
+        batch: WindowBatch = arguments[3]  # after trainer, module and outputs
+        self.seconds += time.perf_counter() - self._started
+        self.clicks += int(batch.target_mask.sum())
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """How a run went."""
@@ -96,10 +121,13 @@ class TrainingResult:
     best_epoch: int  # counted from 1
     monitor: str
     best: float  # of the monitor, on the validation cases
-    seconds: float  # of this call
+    seconds: float  # of this call, validation included
+    clicks_per_second: float  # of this call's training steps
+    peak_memory_megabytes: float  # resident, of the process
     training_clicks: int  # learned from in each epoch
     parameters: int
     device: str
+    precision: str
 
 
 def train_encoder(
@@ -107,64 +135,96 @@ def train_encoder(
 ) -> TrainingResult:
     """Trains into the folder `run`, going on from its last checkpoint if there is one.
 
-    Checkpoints are written after each epoch: `checkpoints/last.ckpt`, and `best.ckpt` by the
+    Checkpoints are written after each validation: `checkpoints/last.ckpt`, and `best.ckpt` by the
     recipe's monitor. `curves/version_<n>/metrics.csv` holds the learning curves, one file a call.
     """
-    config = recipe.encoder
     training = recipe.training
     torch.manual_seed(training.seed)
-    encoder = UserEncoder(config, split.train.n_items)
-    windows = Windows(split.train, config.max_length)
+    encoder = UserEncoder(recipe.encoder, split.train.n_items)
+    windows = Windows(split.train, recipe.encoder.max_length)
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed
     )
     steps = len(batches) * training.epochs
     module = NextClick(encoder, training, steps, split, seen=recipe.data.remove_seen)
-    best = ModelCheckpoint(
-        run / "checkpoints",
-        filename=Path(BEST).stem,
-        monitor=training.monitor,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,  # after validation, when the epoch counts as done
-    )
-    stop = EarlyStopping(training.monitor, mode="max", patience=training.patience)
-    callbacks: list[Callback] = [best, stop]
-    trainer = L.Trainer(
-        max_epochs=training.epochs,
-        precision=training.precision,
-        gradient_clip_val=training.gradient_clip,
-        callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
-        logger=CSVLogger(run, name="curves"),  # a new version for each resumption
-        log_every_n_steps=len(batches),  # epochs are what is logged
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    last = run / "checkpoints" / LAST
+    speed, best = Speed(), _best_checkpoint(training, run)
+    trainer = _trainer(training, run, len(batches), [speed, best], progress=progress)
     started = time.monotonic()
-    with warnings.catch_warnings():
-        # Lightning's own call; and loaders whose batches are ready-made need no workers.
-        warnings.filterwarnings("ignore", message=".*LeafSpec")
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        trainer.fit(
-            module,
-            DataLoader(windows, batch_size=None, sampler=batches),
-            DataLoader(TensorDataset(torch.zeros(1))),
-            ckpt_path=last if last.exists() else None,
-            weights_only=True,
-        )
+    _fit(trainer, module, DataLoader(windows, batch_size=None, sampler=batches), run)
     return TrainingResult(
         epochs=trainer.current_epoch,
         best_epoch=_best_epoch(run),
         monitor=training.monitor,
         best=_best_score(best),
         seconds=time.monotonic() - started,
+        clicks_per_second=speed.clicks / speed.seconds if speed.clicks else math.nan,
+        peak_memory_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         training_clicks=len(split.train.items),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         device=str(trainer.strategy.root_device),
+        precision=trainer.precision,
     )
+
+
+def _best_checkpoint(recipe: TrainingRecipe, run: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        run / "checkpoints",
+        filename=Path(BEST).stem,
+        monitor=recipe.monitor,
+        mode="max",
+        save_last=True,
+        every_n_epochs=recipe.validate_every,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,  # after validation, when the epoch counts as done
+    )
+
+
+def _trainer(
+    recipe: TrainingRecipe, run: Path, steps: int, callbacks: list[Callback], *, progress: bool
+) -> L.Trainer:
+    callbacks = [*callbacks, EarlyStopping(recipe.monitor, mode="max", patience=recipe.patience)]
+    if recipe.averaging:
+        # First, so that what is validated and kept as the best is the mean.
+        callbacks = [EMAWeightAveraging(decay=recipe.averaging), *callbacks]
+    return L.Trainer(
+        max_epochs=recipe.epochs,
+        precision=bf16_where_fast() if recipe.precision == "auto" else recipe.precision,
+        gradient_clip_val=recipe.gradient_clip,
+        check_val_every_n_epoch=recipe.validate_every,
+        callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
+        logger=CSVLogger(run, name="curves"),  # a new version for each resumption
+        log_every_n_steps=steps,  # epochs are what is logged
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def bf16_where_fast() -> Literal["bf16-mixed", "32-true"]:
+    """Mixed precision in bf16 if the GPU, or without one the CPU, multiplies it natively."""
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _fit(
+    trainer: L.Trainer, module: NextClick, batches: "DataLoader[WindowBatch]", run: Path
+) -> None:
+    last = run / "checkpoints" / LAST
+    with warnings.catch_warnings():
+        # Lightning's own call; and loaders whose batches are ready-made need no workers.
+        warnings.filterwarnings("ignore", message=".*LeafSpec")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        trainer.fit(
+            module,
+            batches,
+            DataLoader(TensorDataset(torch.zeros(1))),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
 
 
 def _best_score(best: ModelCheckpoint) -> float:
