@@ -11,6 +11,8 @@ from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
 from bench.pooling import pooling
+from bench.quality import ml1m, msnbc_training, wikispeedia
+from bench.rectools import rectools
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(container)
@@ -19,6 +21,8 @@ app.command()(attention)
 app.command()(pooling)
 for serving in (online, latency, batch, pooled, memory, curves, int8):
     app.command()(serving)
+for training in (msnbc_training, wikispeedia, ml1m, rectools):
+    app.command()(training)
 
 
 @app.callback(invoke_without_command=True)

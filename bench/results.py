@@ -18,7 +18,7 @@ PACKAGES = ("persona-encoder", "numpy", "onnxruntime", "fastapi", "torch", "ligh
 
 def record(
     name: str,
-    value: float,
+    value: float | Sequence[float],
     target: float | None,
     command: str,
     *,
@@ -29,7 +29,7 @@ def record(
 
     Args:
         name: of the figure, units in it (`_ms`, `_megabytes`); a figure of that name is replaced.
-        value: what was measured.
+        value: what was measured, or one value a seed.
         target: what was aimed for, None where nothing was.
         command: that measures it, as typed in the root of the checkout.
         results: the JSON file.
@@ -83,8 +83,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on."""
-    """The versions of Python and of the packages that are measured."""
+    """The versions of Python and of the packages that figures depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -107,6 +106,8 @@ def _report(figures: dict[str, dict[str, object]], folder: Path) -> str:
 
 
 def _number(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_number, value))
     return f"{value:.5g}" if isinstance(value, int | float) else ""
 
 

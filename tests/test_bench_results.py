@@ -1,6 +1,7 @@
 """Figures are kept with what is needed to measure them again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from bench.results import record, record_table
 
 
-def kept(folder: Path, name: str, value: float) -> None:
+def kept(folder: Path, name: str, value: float | Sequence[float]) -> None:
     files = {"results": folder / "results.json", "report": folder / "RESULTS.md"}
     record(name, value, None, "python -m bench x", **files)
 
@@ -35,6 +36,15 @@ def test_the_report_has_a_row_for_each_figure_and_nothing_else_is_left(tmp_path:
     kept(tmp_path, "a_ms", 2.0)
     assert "| `a_ms` | 2 |" in (tmp_path / "RESULTS.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RESULTS.md", "results.json"]
+
+
+def test_a_figure_of_several_seeds_is_a_list(tmp_path: Path) -> None:
+    kept(tmp_path, "ndcg10_seeds", (0.1, 0.25))
+    assert json.loads((tmp_path / "results.json").read_text())["ndcg10_seeds"]["value"] == [
+        0.1,
+        0.25,
+    ]
+    assert "| `ndcg10_seeds` | 0.1, 0.25 |" in (tmp_path / "RESULTS.md").read_text()
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+"""Runs of shipped recipes in the cache folder: trained once, gone on with, ranked, served.
+
+A run is kept by its recipe, seed and data, whatever the code that trained it: a command that was
+cut off goes on when it is given again, and `--afresh` forgets the run.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench import encoders
+from bench.news import ArtifactScorer
+from export.run import export_run
+from model.histories import Split
+from model.metrics import Evaluation, Metrics, evaluate_scorer
+from model.recipe import Recipe, read_recipe
+from model.run import (
+    TRAINING,
+    DataFact,
+    begin,
+    load_data,
+    read_facts,
+    split,
+    write_json,
+)
+from model.scorer import EncoderScorer
+from model.train import LAST, TrainingResult, load_encoder, train_encoder
+from service.artifact import open_artifact
+
+CALLS = "calls.json"  # in the run's folder: [start, end] of every call that trained it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and the cases that it is asked about."""
+
+    run: Path
+    recipe: Recipe
+    split: Split
+    epochs: int
+    best_epoch: int  # counted from 1
+    seconds: float  # of all calls that trained it, validation included
+    parameters: int
+
+    @property
+    def minutes_to_best(self) -> float:
+        """The share of the minutes that belongs to the epochs up to the best one."""
+        return self.seconds / 60 * self.best_epoch / self.epochs
+
+    def evaluate(self) -> Evaluation:
+        """Ranks the test cases through PyTorch."""
+        encoder = load_encoder(self.recipe.encoder, self.split.train.n_items, self.run)
+        return self._ranked(EncoderScorer(encoder))
+
+    def evaluate_served(self) -> Evaluation:
+        """Exports the run, and ranks the test cases through ONNX Runtime."""
+        root = self.run / "artifacts"
+        shutil.rmtree(root, ignore_errors=True)  # what an older exporter made
+        folder, _ = export_run(self.run, self.recipe.name, "1", root)
+        return self._ranked(ArtifactScorer(open_artifact(folder)))
+
+    def _ranked(self, scorer: EncoderScorer | ArtifactScorer) -> Evaluation:
+        return evaluate_scorer(scorer, self.split.test, self.recipe.data.remove_seen)
+
+
+def seeded(path: Path, seed: int, limit: int | None) -> Recipe:
+    """A recipe with this seed, on the first lines of its data where there is a limit."""
+    recipe = read_recipe(path)
+    data = recipe.data.model_copy(update={"limit": limit or recipe.data.limit})
+    training = recipe.training.model_copy(update={"seed": seed})
+    return recipe.model_copy(update={"data": data, "training": training})
+
+
+def trained(recipe: Recipe, data: Path, *, afresh: bool = False) -> Trained:
+    """The run of this recipe on this data, trained as far as it is not yet."""
+    histories, fact = load_data(recipe, data)
+    parts = split(histories, recipe.data)
+    run = encoders.CACHE / "runs" / f"{recipe.name}-{_digest(recipe, fact)}"
+    if afresh:
+        shutil.rmtree(run, ignore_errors=True)
+    if not (run / TRAINING).exists():
+        begin(run, recipe, histories, fact)
+        with _timed(run):
+            result = go_on(recipe, parts, run)
+        write_json(run / TRAINING, asdict(result))
+    facts = read_facts(run, TRAINING)
+    epochs, best, parameters = (int(str(facts[k])) for k in ("epochs", "best_epoch", "parameters"))
+    return Trained(run, recipe, parts, epochs, best, _seconds(run), parameters)
+
+
+def go_on(recipe: Recipe, parts: Split, run: Path) -> TrainingResult:
+    """Trains from the run's last checkpoint, if there is one, without Lightning's remarks."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+        return train_encoder(recipe, parts, run, progress=False)
+
+
+def mean(evaluations: list[Evaluation], metric: str) -> float:
+    """Over the seeds."""
+    return sum(evaluation.metrics[metric] for evaluation in evaluations) / len(evaluations)
+
+
+def with_error(metrics: Metrics, metric: str) -> str:
+    """A metric and its standard error over users."""
+    estimate = metrics.estimates[metric]
+    return f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}"
+
+
+def _digest(recipe: Recipe, fact: DataFact) -> str:
+    """Twelve digits that tell recipe, seed and data."""
+    return hashlib.sha256((recipe.model_dump_json() + fact.sha256).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _timed(run: Path) -> Iterator[None]:
+    """Notes when training began and ended; a call that was killed ended at its last checkpoint."""
+    calls = _calls(run)
+    calls.append([time.time(), 0.0])
+    write_json(run / CALLS, calls)
+    yield
+    calls[-1][1] = time.time()
+    write_json(run / CALLS, calls)
+
+
+def _calls(run: Path) -> list[list[float]]:
+    path = run / CALLS
+    calls: list[list[float]] = json.loads(path.read_text()) if path.exists() else []
+    if calls and not calls[-1][1]:
+        last = run / "checkpoints" / LAST
+        written = last.stat().st_mtime if last.exists() else 0.0
+        calls[-1][1] = max(calls[-1][0], written)
+    return calls
+
+
+def _seconds(run: Path) -> float:
+    return sum(end - start for start, end in _calls(run))
