@@ -40,6 +40,7 @@ class EncoderConfig:
     normalisation: Normalisation = "softmax"  # how scores become weights
     pooling: Pooling = "newest"  # how positions become one user embedding
     positions: Positions = "learned"  # counted over real clicks from the oldest, start token 0
+    embedding_scale: float = 1.0  # of a click's embedding on its way in; SASRec takes sqrt(width)
     width: int = 64  # D, of every state and embedding
     blocks: int = 2
     heads: int = 2
@@ -273,6 +274,8 @@ class UserEncoder(nn.Module):
         """Start token and clicks with their positions, (B, 1 + L, D)."""
         # What an id says at a padded place must not matter, nor may it be out of range.
         clicks = self.item_embedding(item_ids.masked_fill(~key_mask, 0))  # (B, L, D)
+        if self.config.embedding_scale != 1:
+            clicks = clicks * self.config.embedding_scale
         start = self.start_embedding.expand(item_ids.shape[0], 1, -1)  # len() would export as 2
         x = torch.cat((start, clicks), dim=1)  # (B, 1 + L, D)
         sequence = MaskedSequence(key_mask, self.config)

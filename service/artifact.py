@@ -95,6 +95,7 @@ class Architecture(_Strict):
     max_length: int = Field(ge=1)
     feed_forward: int = Field(ge=1)  # hidden width of the feed-forward layer, in widths
     gated: bool
+    embedding_scale: float = 1.0
     dropout: float
 
 

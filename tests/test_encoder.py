@@ -27,7 +27,14 @@ VARIANTS: list[tuple[Pooling, Positions, bool]] = [
     ("additive", "rotary", True),
 ]
 CONFIGS = [
-    EncoderConfig(width=16, max_length=12, pooling=pooling, positions=positions, gated=gated)
+    EncoderConfig(
+        width=16,
+        max_length=12,
+        pooling=pooling,
+        positions=positions,
+        gated=gated,
+        embedding_scale=4.0 if gated else 1.0,
+    )
     for pooling, positions, gated in VARIANTS
 ]
 ENCODERS = [random_encoder(config, N_ITEMS) for config in CONFIGS]
