@@ -7,11 +7,13 @@ forward pass already; what is kept is as large as the inputs (the idea of Cut Yo
 Wijmans 2024, and of Liger Kernel's fused linear cross-entropy).
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 SLICE_ROWS = 512  # of 3,416 logits in bf16: 3.5 MB, within the cache
 
@@ -32,6 +34,28 @@ def next_click_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     with torch.autocast(device, enabled=False):
         loss: Tensor = _NextClickLoss.apply(states, table, targets, dtype)  # type: ignore[no-untyped-call]  # torch's
     return loss
+
+
+def sampled_next_click_loss(
+    states: Tensor, table: Tensor, targets: Tensor, n_negatives: int
+) -> Tensor:
+    """An estimate of `next_click_loss` from uniform negatives that all positions share.
+
+    For catalogues whose whole is too much to score at every position. The negatives stand for
+    all others, so each counts n_items / n_negatives times.
+
+    Args:
+        states: (N, D).
+        table: item embeddings (n_items, D).
+        targets: (N,) rows of the table.
+        n_negatives: how many are drawn, with replacement.
+    """
+    negatives = torch.randint(len(table), (n_negatives,), device=table.device)
+    own = (states * table[targets]).sum(-1, keepdim=True)  # (N, 1)
+    others = states @ table[negatives].mT + math.log(len(table) / n_negatives)  # (N, negatives)
+    others = others.masked_fill(negatives == targets[:, None], torch.finfo(others.dtype).min)
+    scores = torch.cat((own, others.to(own.dtype)), dim=1)
+    return F.cross_entropy(scores, torch.zeros_like(targets))
 
 
 class _NextClickLoss(torch.autograd.Function):

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.encoder import UserEncoder, take
-from model.next_click_loss import next_click_loss
+from model.next_click_loss import next_click_loss, sampled_next_click_loss
 from model.windows import WindowBatch
 
 
-def objective(encoder: UserEncoder, batch: WindowBatch, n_candidates: int) -> Tensor:
-    """Mean loss of a batch, in nats.
+def objective(
+    encoder: UserEncoder, batch: WindowBatch, n_candidates: int, n_negatives: int = 0
+) -> Tensor:
+    """Mean loss of a batch, in nats: over the whole catalogue, or `n_negatives` of it if not 0.
 
     A source-target encoder also learns to tell the next click from other candidates, at one
     random position of every window.
@@ -22,7 +24,11 @@ def objective(encoder: UserEncoder, batch: WindowBatch, n_candidates: int) -> Te
     states, sequence = encoder.states(batch.item_ids, batch.key_mask)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
     items = encoder.item_embedding.weight[: encoder.n_items]
-    loss = next_click_loss(pooled[batch.target_mask], items, batch.targets[batch.target_mask])
+    asked, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]
+    if n_negatives:
+        loss = sampled_next_click_loss(asked, items, targets, n_negatives)
+    else:
+        loss = next_click_loss(asked, items, targets)
     if encoder.candidates is None:
         return loss
     return loss + _candidate_loss(encoder, batch, states, pooled, n_candidates)

@@ -56,7 +56,7 @@ class NextClick(L.LightningModule):
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
         batch = dataclasses.replace(batch, item_ids=shown)
-        loss = objective(self.encoder, batch, self.recipe.candidates)
+        loss = objective(self.encoder, batch, self.recipe.candidates, self.recipe.negatives)
         size = len(shown)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from model.dropout import Dropout
-from model.next_click_loss import SLICE_ROWS, next_click_loss
+from model.next_click_loss import SLICE_ROWS, next_click_loss, sampled_next_click_loss
 
 
 def problem(n: int, n_items: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,6 +50,20 @@ def test_autocast_makes_the_products_in_bf16_and_keeps_float_gradients() -> None
         )
         > 0.999
     )
+
+
+def test_shared_negatives_estimate_the_whole_loss() -> None:
+    torch.manual_seed(0)
+    states, table, targets = problem(200, n_items=500)
+    states = states / 3  # as flat as a catalogue's scores are
+    whole = next_click_loss(states, table, targets)
+    estimates = [sampled_next_click_loss(states, table, targets, 100) for _ in range(50)]
+    assert torch.stack(estimates).mean().item() == pytest.approx(whole.item(), rel=0.01)
+
+
+def test_a_target_among_the_negatives_is_not_its_own_rival() -> None:
+    states, table, targets = problem(5, n_items=1)
+    assert sampled_next_click_loss(states, table, targets, 10).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1000, 101)], ids=["not eight", "many"])
