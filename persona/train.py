@@ -9,8 +9,11 @@ from rich.console import Console
 
 
 def train(
-    recipe: Annotated[Path, typer.Option(help="TOML file with every choice of the run.")],
     output: Annotated[Path, typer.Option(help="Folder of the run.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with every choice.  [default: made from the clicks by rule]"),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Click file, in place of the recipe's `data.path`.")
     ] = None,
@@ -25,21 +28,26 @@ def train(
     command is given again, and ends as if it had never stopped.
 
     Example: persona train --recipe recipes/msnbc.toml --data msnbc990928.seq --output runs/news
+
+    Without a recipe: persona train --data clicks.csv --output runs/mine
     """
     import logging
 
     from model.curves import draw_learning_curve
-    from model.recipe import read_recipe
+    from model.default_recipe import default_recipe
+    from model.recipe import Recipe, read_recipe
     from model.run import TRAINING, begin, load_data, split, write_json
     from model.train import train_encoder
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    chosen = read_recipe(recipe)
+    chosen = read_recipe(recipe) if recipe else Recipe(name="default")
+    histories, fact = load_data(chosen, data)
+    if recipe is None:
+        chosen = default_recipe(histories)
     if seed is not None:
         training = chosen.training.model_copy(update={"seed": seed})
         chosen = chosen.model_copy(update={"training": training})
     console = Console()
-    histories, fact = load_data(chosen, data)
     begin(output, chosen, histories, fact)
     console.print(
         f"{fact.file}: {fact.users:,} users, {fact.items:,} items, {fact.clicks:,} clicks"

@@ -1,0 +1,55 @@
+"""The default recipe: rules that follow the clicks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.default_recipe import default_recipe, repeats
+from model.histories import Histories
+from model.run import read_run_recipe
+from tests.small import of
+from tests.test_training import start, write_walks
+
+
+def clicks(users: int, length: int, n_items: int) -> Histories:
+    items = np.arange(users * length, dtype=np.int32) % n_items
+    offsets = np.arange(users + 1) * length
+    return Histories(list(range(users)), list(range(n_items)), items, offsets)
+
+
+@pytest.mark.parametrize(("length", "expected"), [(3, 20), (42, 50), (500, 200)])
+def test_max_length_follows_the_histories(length: int, expected: int) -> None:
+    assert default_recipe(clicks(50, length, 1000)).encoder.max_length == expected
+
+
+@pytest.mark.parametrize(("n_items", "expected"), [(1000, 0.5), (100, 0.33), (1, 0.0)])
+def test_rare_items_are_trained_with_more_dropout(n_items: int, expected: float) -> None:
+    assert default_recipe(clicks(500, 20, n_items)).encoder.dropout == expected
+
+
+def test_a_catalogue_too_large_to_score_whole_is_sampled() -> None:
+    assert default_recipe(clicks(10, 10, 50_000)).training.negatives == 0
+    assert default_recipe(clicks(10, 10, 50_001)).training.negatives > 0
+
+
+@pytest.mark.parametrize("users", [1, 100, 100_000])
+def test_runs_have_some_thousand_steps_and_an_end(users: int) -> None:
+    training = default_recipe(clicks(users, 40, 100)).training
+    assert 6 <= training.epochs <= 60
+    assert 1024 <= training.max_batch_tokens <= 8192
+
+
+def test_seen_items_are_ranked_only_where_people_return_to_them() -> None:
+    assert repeats(of([0, 1, 0, 1], [2])) == pytest.approx(2 / 5)
+    assert not default_recipe(of([0, 1, 0], [1])).data.remove_seen
+    assert default_recipe(of([0, 1, 2], [1, 3])).data.remove_seen
+
+
+def test_a_run_without_a_recipe_keeps_the_one_that_was_made(tmp_path: Path) -> None:
+    data = write_walks(tmp_path / "walks.txt")
+    arguments = ["--data", f"{data}", "--output", f"{tmp_path / 'run'}", "--no-progress"]
+    assert start(["train", *arguments], tmp_path / "log").wait(200) == 0
+    recipe = read_run_recipe(tmp_path / "run")
+    assert recipe.name == "default"
+    assert recipe.encoder.max_length == 20
