@@ -27,11 +27,18 @@ def export_run(run: Path, name: str, version: str, root: Path) -> tuple[Path, fl
         description=recipe.description,
         licence=recipe.data.licence,
         training=_training(run, name, version),
-        metrics=read_facts(run, EVALUATION),
+        metrics=carried_metrics(run),
     )
     folder = write_artifact(encoder, item_ids, about, root)
     parity = open_artifact(folder).manifest.parity["worst_absolute_difference"]
     return folder, float(str(parity))
+
+
+def carried_metrics(run: Path) -> Facts:
+    """What an artifact says of its quality: means; intervals and the rest stay in the run."""
+    names = ("protocol", "seen_items_removed", "cases", "scorers")
+    facts = read_facts(run, EVALUATION)
+    return {name: facts[name] for name in names if name in facts}
 
 
 def _training(run: Path, name: str, version: str) -> Facts:

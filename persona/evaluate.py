@@ -1,11 +1,14 @@
-"""`persona evaluate`: a run against the baselines on its test cases."""
+"""`persona evaluate`: a run against the baselines, or another run, on its test cases."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from model.evaluate import Beside, RunEvaluation
 
 
 def evaluate(
@@ -13,42 +16,64 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Click file, in place of the recipe's `data.path`.")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another run on the same data and split, to compare with pair by pair."),
+    ] = None,
     metrics: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = (
         "HR@1,HR@5,HR@10,HR@20,NDCG@5,NDCG@10,NDCG@20,MRR@5,MRR@10,MRR@20"
     ),
 ) -> None:
     """Rank every item for every test case, the encoder beside the baselines.
 
-    Popularity, repeat-last and Markov chains of first and second order are fitted on the same
-    training clicks. The figures are written to evaluation.json in the run.
+    Popularity, repeat-last, Markov chains of first and second order and item-kNN are fitted on
+    the same training clicks. The run's folder gets report.html, which shows it all, and
+    evaluation.json with the same figures.
 
-    Example: persona evaluate runs/news --data msnbc990928.seq
+    Example: persona evaluate runs/news --data msnbc990928.seq --against runs/other
     """
-    from model.evaluate import evaluate_run, figures, margins
+    from model.evaluate import METRICS, as_json, evaluate_run
+    from model.report import html_report
     from model.run import EVALUATION, load_data, read_run_recipe, split, write_json
 
+    shown = metrics.split(",")
+    if unknown := [name for name in shown if name not in METRICS]:
+        raise typer.BadParameter(f"no metric {unknown[0]!r}; known are {', '.join(METRICS)}")
+    console = Console()
     recipe = read_run_recipe(run)
-    histories, _ = load_data(recipe, data)
-    parts = split(histories, recipe.data)
-    evaluations = evaluate_run(run, recipe, parts)
-    table = Table(title=f"{recipe.name}: {len(parts.test.targets):,} test cases, every item ranked")
+    histories, fact = load_data(recipe, data)
+    with console.status("ranking"):
+        evaluation = evaluate_run(run, fact, split(histories, recipe.data), against)
+    console.print(_table(evaluation, shown))
+    for other in evaluation.baselines:
+        console.print(_ahead(other, other.evaluation.name))
+    if evaluation.against is not None:
+        console.print(_ahead(evaluation.against.beside, evaluation.against.folder))
+    write_json(run / EVALUATION, as_json(evaluation))
+    report = run / "report.html"
+    report.write_text(html_report(evaluation))
+    console.print(f"report: {report}", style="dim")
+
+
+def _table(evaluation: "RunEvaluation", metrics: list[str]) -> Table:
+    """Means, a column a scorer."""
+    cases = evaluation.encoder.metrics.cases
+    table = Table(title=f"{evaluation.recipe.name}: {cases:,} test cases, every item ranked")
     table.add_column("")
-    for evaluation in evaluations:
-        table.add_column(evaluation.name, justify="right")
-    for metric in metrics.split(","):
-        table.add_row(metric, *(f"{evaluation.metrics[metric]:.4f}" for evaluation in evaluations))
-    Console().print(table)
-    ahead = margins(evaluations, "NDCG", 10)
-    for name, margin in ahead.items():
-        difference = margin.difference
-        Console().print(
-            f"NDCG@10 over {name}: {difference.mean:+.4f} "
-            f"(95 % {difference.low:+.4f} to {difference.high:+.4f}), p {margin.p_value:.2g}"
-        )
-    facts = {
-        "protocol": recipe.data.split,
-        "seen_items_removed": recipe.data.remove_seen,
-        "cases": len(parts.test.targets),
-        "scorers": figures(evaluations),
-    }
-    write_json(run / EVALUATION, facts)
+    for scorer in evaluation.scorers:
+        table.add_column(scorer.name, justify="right")
+    for metric in metrics:
+        table.add_row(metric, *(f"{scorer.metrics[metric]:.4f}" for scorer in evaluation.scorers))
+    return table
+
+
+def _ahead(other: "Beside", name: str) -> str:
+    """One line on how far the encoder is ahead."""
+    from model.evaluate import HEADLINE
+
+    found = other.ahead[HEADLINE]
+    difference = found.difference
+    return (
+        f"{HEADLINE} over {name}: {difference.mean:+.4f} "
+        f"(95 % {difference.low:+.4f} to {difference.high:+.4f}), p {found.p_value:.2g}"
+    )
