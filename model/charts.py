@@ -7,7 +7,7 @@ from html import escape
 from model.metrics import Estimate
 
 WIDTH = 440  # units of every chart, about pixels
-LETTER = 7.6  # width of an average bold letter at the charts' font size
+LETTER = 8.6  # width of a wide bold letter at the charts' font size
 Scale = Callable[[float], float]
 
 
@@ -62,7 +62,7 @@ def bucket_chart(
     for number, (name, style, estimates) in enumerate(series):
         parts.append(dot(legend + 6, 10, style, name))
         parts.append(text(legend + 16, 14, name, "start", style))
-        legend += 36 + LETTER * len(name)
+        legend += 30 + LETTER * len(name)
         for place, found in enumerate(estimates):
             x = left + step * (place + 0.5) + apart * (number - (len(series) - 1) / 2)
             about = f"{name}, {buckets[place]}: {described(found)}"

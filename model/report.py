@@ -143,7 +143,7 @@ def ahead(evaluation: RunEvaluation) -> str:
         "The encoder less each baseline, paired by user, with 95 % confidence intervals. p is the "
         "chance of a difference at least as large, in either direction, if there were none."
     )
-    return section("Ahead of the baselines", paragraph(note), table(["", *COMPARED], rows))
+    return section("Paired with the baselines", paragraph(note), table(["", *COMPARED], rows))
 
 
 def against(evaluation: RunEvaluation) -> str:

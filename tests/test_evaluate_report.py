@@ -120,7 +120,7 @@ def test_the_page_has_every_section_and_needs_nothing_else(evaluation: RunEvalua
     assert page.headings == [
         "What was evaluated",
         "Quality",
-        "Ahead of the baselines",
+        "Paired with the baselines",
         "Against another run",
         "By history length",
         "By item popularity",
