@@ -128,7 +128,7 @@ def evaluate_run(
         baselines=baselines,
         by_history_length=groups(encoder, best, lengths, LENGTH_EDGES),
         by_target_clicks=groups(encoder, best, clicks, CLICK_EDGES),
-        training=read_facts(run, TRAINING),
+        training=known(read_facts(run, TRAINING)),
         curves={name: read_curve(run, name) for name in ("loss", recipe.training.monitor)},
         against=None if against is None else other_run(against, encoder, cases),
     )
@@ -225,6 +225,15 @@ def groups(
     """Both scorers by some count of each case, (cases,)."""
     both = (breakdown(scorer.ranks, values, edges, BREAKDOWN_KS) for scorer in (encoder, baseline))
     return [Group(*pair) for pair in zip(*both, strict=True)]
+
+
+def known(facts: Json) -> Json:
+    """Without what could not be measured, such as the speed of a call that had nothing to do."""
+    return {
+        name: value
+        for name, value in facts.items()
+        if not (isinstance(value, float) and math.isnan(value))
+    }
 
 
 def as_json(evaluation: RunEvaluation) -> Json:

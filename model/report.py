@@ -44,6 +44,7 @@ TRAINING = {
     "peak_memory_megabytes": ("peak memory", "{:,.0f} MB"),
     "parameters": ("parameters", "{:,}"),
     "device": ("device", "{}"),
+    "precision": ("precision", "{}"),
 }
 
 
@@ -244,7 +245,7 @@ def training(evaluation: RunEvaluation) -> str:
     facts = {
         label.format(monitor=known.get("monitor")): form.format(known[name])
         for name, (label, form) in TRAINING.items()
-        if known.get(name) is not None
+        if name in known
     }
     return section("Training", terms(facts)) if facts else ""
 

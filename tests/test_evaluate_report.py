@@ -190,6 +190,14 @@ def test_training_facts_are_shown_as_far_as_they_are_known(runs: Path, tmp_path:
     assert "peak memory" not in html_report(evaluated(run))
 
 
+def test_a_figure_that_could_not_be_measured_is_left_out(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "a", tmp_path / "run")
+    write_json(run / TRAINING, {"epochs": 2, "clicks_per_second": math.nan})
+    evaluation = evaluated(run)
+    assert as_json(evaluation)["training"] == {"epochs": 2}
+    assert "clicks a second" not in html_report(evaluation)
+
+
 def test_runs_of_different_protocol_are_not_compared(runs: Path, tmp_path: Path) -> None:
     other = train(tmp_path / "other", runs / "walks.txt", seed=0, remove_seen=True)
     with pytest.raises(RecipeError, match="remove_seen is True there and False here"):
