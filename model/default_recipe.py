@@ -1,7 +1,7 @@
 """The recipe for clicks that nobody has tuned for: each choice that depends on them, by a rule.
 
 The rules hold what was found on sets of 17 to 4,000 items and 5 to 165 clicks a person; see
-docs/decisions/0009-default-recipe.md for the figures behind them.
+docs/decisions/0009-recipes.md for the figures behind them.
 """
 
 import math
@@ -14,6 +14,7 @@ from model.recipe import DataRecipe, Recipe, TrainingRecipe
 
 STEPS = 6_000  # of a whole run; by then ml-1m has stopped to gain
 STEPS_AN_EPOCH = 256  # where the clicks suffice for it
+FEW_ITEMS = 1_000
 WHOLE_CATALOGUE = 50_000  # items that the loss compares at every position; then it samples
 NEGATIVES = 4_096
 
@@ -24,7 +25,8 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
     The architecture is that of `recipes/ml-1m.toml`. By rule:
 
     - `max_length`: 95 % of histories fit whole, between 20 and 200 clicks.
-    - `dropout`: the fewer clicks an item has, the more; none above 10,000, half below 10.
+    - `width`: 64 up to 1,000 items, 128 above; clicks come in scaled by its square root.
+    - `dropout`: .3 where an item has 10 clicks, .1 at 300, none above 1,700.
     - `max_batch_tokens` and `epochs`: steps small enough that an epoch has 256 of them, and as
       many epochs as make 6,000 steps, between 6 and 60.
     - `negatives`: the whole catalogue in the loss up to 50,000 items, else 4,096 shared ones.
@@ -34,12 +36,14 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
     tokens = 2 ** round(math.log2(max(clicks / STEPS_AN_EPOCH, 1)))
     tokens = int(np.clip(tokens, 1_024, 8_192))
     steps = max(1, math.ceil(clicks / tokens))
+    width = 64 if histories.n_items <= FEW_ITEMS else 128
     return Recipe(
         name=name,
         data=DataRecipe(remove_seen=repeats(histories) < 0.01),
         encoder=EncoderConfig(
             positions="rotary",
-            embedding_scale=8.0,
+            width=width,
+            embedding_scale=round(math.sqrt(width), 1),
             heads=1,
             feed_forward=2,
             gated=True,
@@ -70,6 +74,6 @@ def _max_length(histories: Histories) -> int:
 
 
 def _dropout(clicks_an_item: float) -> float:
-    """A straight line over the logarithm: .5 at 10 clicks an item, 0 at 10,000."""
-    share = 0.5 * (4 - math.log10(max(clicks_an_item, 1))) / 3
-    return round(min(max(share, 0.0), 0.5), 2)
+    """A straight line over the logarithm."""
+    share = 0.3 - 0.135 * (math.log10(max(clicks_an_item, 1)) - 1)
+    return round(min(max(share, 0.0), 0.3), 2)

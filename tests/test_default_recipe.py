@@ -23,7 +23,7 @@ def test_max_length_follows_the_histories(length: int, expected: int) -> None:
     assert default_recipe(clicks(50, length, 1000)).encoder.max_length == expected
 
 
-@pytest.mark.parametrize(("n_items", "expected"), [(1000, 0.5), (100, 0.33), (1, 0.0)])
+@pytest.mark.parametrize(("n_items", "expected"), [(1000, 0.3), (33, 0.1), (1, 0.0)])
 def test_rare_items_are_trained_with_more_dropout(n_items: int, expected: float) -> None:
     assert default_recipe(clicks(500, 20, n_items)).encoder.dropout == expected
 
@@ -31,6 +31,11 @@ def test_rare_items_are_trained_with_more_dropout(n_items: int, expected: float)
 def test_a_catalogue_too_large_to_score_whole_is_sampled() -> None:
     assert default_recipe(clicks(10, 10, 50_000)).training.negatives == 0
     assert default_recipe(clicks(10, 10, 50_001)).training.negatives > 0
+
+
+def test_large_catalogues_get_wide_embeddings() -> None:
+    widths = [default_recipe(clicks(10, 10, n)).encoder.width for n in (17, 1000, 1001)]
+    assert widths == [64, 64, 128]
 
 
 @pytest.mark.parametrize("users", [1, 100, 100_000])
