@@ -50,7 +50,7 @@ class Service:
     async def loaded(self) -> None:
         """Waits for the end of loading, at most as long as a request may take.
 
-        Workers share a socket: once one of them is ready, requests reach those that are not.
+        Workers share a port: once one of them is ready, requests reach those that are not.
         """
         if not self._loaded.is_set():
             with suppress(TimeoutError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving import free_port, wait_until
+from tests.serving import free_port, status_of, wait_until
 
 PERSONA = [sys.executable, "-c", "from persona.cli import main; main()"]
 HISTORIES = {"histories": [["item 1"], []]}
@@ -30,14 +30,6 @@ def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
     finally:
         running.terminate()
         running.communicate(timeout=30)
-
-
-def status_of(url: str) -> int:
-    """The status of a GET; 0 if nobody answers."""
-    try:
-        return httpx.get(url).status_code
-    except httpx.TransportError:
-        return 0
 
 
 def test_the_service_never_imports_pytorch() -> None:
