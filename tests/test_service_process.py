@@ -46,7 +46,8 @@ def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> No
         wait_until(lambda: ready_workers(url))
         for _ in range(20):  # each over a connection of its own, to either worker
             assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200
-        assert 'persona_histories_total{model="tiny"} 40.0' in httpx.get(f"{url}/metrics").text
+        counted = 'persona_histories_total{model="tiny"} 40.0'
+        wait_until(lambda: counted in httpx.get(f"{url}/metrics").text)
 
 
 def test_a_worker_that_is_to_end_is_not_ready_but_answers(tiny_artifacts: Path) -> None:
