@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from uvicorn import Config
 
 Artifacts = Annotated[
     Path | None, typer.Option(help="Folder of <name>/<version>/.  [default: artifacts]")
@@ -67,7 +68,7 @@ def _run() -> None:
     workers = settings.workers or cpu_limit()
     _announce(settings.host, settings.port, workers, settings.artifacts)
     with _shared_metrics(workers):
-        uvicorn.run(
+        config = uvicorn.Config(
             "service.app:create_app",
             factory=True,
             host=settings.host,
@@ -82,6 +83,25 @@ def _run() -> None:
             server_header=False,
             timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),
         )
+        _run_workers(config) if workers > 1 else _run_here(config)
+
+
+def _run_workers(config: "Config") -> None:
+    from uvicorn.supervisors import Multiprocess
+
+    from service.listening import a_socket_for_each
+
+    Multiprocess(config, [a_socket_for_each(config.bind_socket())]).run()
+
+
+def _run_here(config: "Config") -> None:
+    from uvicorn import Server
+
+    server = Server(config)
+    with suppress(KeyboardInterrupt):  # it comes again when the server has ended
+        server.run()
+    if not server.started:
+        raise typer.Exit(1)
 
 
 def _explain(error: "ValidationError") -> str:

@@ -101,7 +101,7 @@ class _Application(FastAPI):
         answered = self._answered.get((route, status))
         if answered is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
-        answered.inc()
+        self.state.service.tally.count(answered)
 
 
 async def _answer(handler: Handler, request: Request) -> Response:

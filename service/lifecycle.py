@@ -12,7 +12,7 @@ from typing import Literal
 from service.artifact import find_artifacts
 from service.errors import ArtifactError, ModelNotFound, NotReady
 from service.logs import frames
-from service.metrics import READY, forget_worker
+from service.metrics import READY, Tally, forget_worker
 from service.models import Model, load
 from service.settings import Settings
 
@@ -24,6 +24,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tally = Tally()
         self._models: dict[str, Model] = {}
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"
         self._reason = "loading the artifacts"
@@ -50,7 +51,7 @@ class Service:
     async def loaded(self) -> None:
         """Waits for the end of loading, at most as long as a request may take.
 
-        Workers share a socket: once one of them is ready, requests reach those that are not.
+        Workers share a port: once one of them is ready, requests reach those that are not.
         """
         if not self._loaded.is_set():
             with suppress(TimeoutError):
@@ -59,7 +60,7 @@ class Service:
 
     def _load_all(self) -> list[Model]:
         root = self.settings.artifacts
-        return [load(folder, self.settings) for folder in find_artifacts(root)]
+        return [load(folder, self.settings, self.tally) for folder in find_artifacts(root)]
 
     def drain(self) -> None:
         """From now on `/health/ready` is 503, while requests are still answered."""
@@ -112,6 +113,7 @@ class Service:
                 yield
         finally:
             self.drain()
+            self.tally.flush()
             forget_worker()
 
 

@@ -14,7 +14,7 @@ from service.catalogue import open_rows
 from service.disconnect import Receive, unless_gone
 from service.errors import InvalidRequest
 from service.histories import ItemIndex
-from service.metrics import count_run
+from service.metrics import Tally
 from service.session import Engine, Outputs, Row
 from service.settings import Settings
 
@@ -57,7 +57,7 @@ class Model:
         return {"model": manifest.name, "version": manifest.version, "users": users}
 
 
-def load(folder: Path, settings: Settings) -> Model:
+def load(folder: Path, settings: Settings, tally: Tally) -> Model:
     """Opens an artifact, proves it against its golden pairs, and warms it up.
 
     Raises:
@@ -72,7 +72,7 @@ def load(folder: Path, settings: Settings) -> Model:
         engine.run,
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
-        on_run=count_run(artifact.manifest.name),
+        on_run=tally.of_runs(artifact.manifest.name),
     )
     table = artifact.item_embeddings()
     return Model(artifact, index, table, batcher, settings.deadline_ms / 1000)

@@ -132,6 +132,7 @@ async def ready(request: Request) -> Health:
 
 
 @plain.get("/metrics", tags=["health"], response_class=Response)
-async def metrics() -> Response:
+async def metrics(request: Request) -> Response:
     """Prometheus metrics, summed over the workers."""
+    _service(request).tally.flush()
     return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -29,6 +29,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
+def status_of(url: str) -> int:
+    """The status of a GET; 0 if nobody answers."""
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return 0
+
+
 @contextmanager
 def serving(artifacts: Path, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a running service, which may be ready or broken but is no longer starting."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving import free_port, wait_until
+from tests.serving import free_port, status_of, wait_until
 
 PERSONA = [sys.executable, "-c", "from persona.cli import main; main()"]
 HISTORIES = {"histories": [["item 1"], []]}
@@ -32,14 +32,6 @@ def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
         running.communicate(timeout=30)
 
 
-def status_of(url: str) -> int:
-    """The status of a GET; 0 if nobody answers."""
-    try:
-        return httpx.get(url).status_code
-    except httpx.TransportError:
-        return 0
-
-
 def test_the_service_never_imports_pytorch() -> None:
     script = "import sys, service.app, persona.serve; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -54,7 +46,8 @@ def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> No
         wait_until(lambda: ready_workers(url))
         for _ in range(20):  # each over a connection of its own, to either worker
             assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200
-        assert 'persona_histories_total{model="tiny"} 40.0' in httpx.get(f"{url}/metrics").text
+        counted = 'persona_histories_total{model="tiny"} 40.0'
+        wait_until(lambda: counted in httpx.get(f"{url}/metrics").text)
 
 
 def test_a_worker_that_is_to_end_is_not_ready_but_answers(tiny_artifacts: Path) -> None:
