@@ -28,7 +28,8 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
     - `width`: 64 up to 1,000 items, 128 above; clicks come in scaled by its square root.
     - `dropout`: .3 where an item has 10 clicks, .1 at 300, none above 1,700.
     - `max_batch_tokens` and `epochs`: steps small enough that an epoch has 256 of them, and as
-      many epochs as make 6,000 steps, between 6 and 60.
+      many epochs as make 6,000 steps, between 6 and 60; the first 200 steps warm up, but no more
+      than a tenth of all.
     - `negatives`: the whole catalogue in the loss up to 50,000 items, else 4,096 shared ones.
     - `remove_seen`: where fewer than 1 % of the clicks repeat an item.
     """
@@ -36,6 +37,7 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
     tokens = 2 ** round(math.log2(max(clicks / STEPS_AN_EPOCH, 1)))
     tokens = int(np.clip(tokens, 1_024, 8_192))
     steps = max(1, math.ceil(clicks / tokens))
+    epochs = int(np.clip(STEPS // steps, 6, 60))
     width = 64 if histories.n_items <= FEW_ITEMS else 128
     return Recipe(
         name=name,
@@ -51,9 +53,10 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
             dropout=_dropout(clicks / max(histories.n_items, 1)),
         ),
         training=TrainingRecipe(
-            epochs=int(np.clip(STEPS // steps, 6, 60)),
+            epochs=epochs,
             patience=10,
             learning_rate=2e-3,
+            warmup_steps=min(200, steps * epochs // 10),
             max_batch_tokens=tokens,
             averaging=0.998,
             negatives=0 if histories.n_items <= WHOLE_CATALOGUE else NEGATIVES,

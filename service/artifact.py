@@ -25,7 +25,6 @@ The contract between training and serving: export writes it, the service reads i
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +47,7 @@ ITEM_KEYS = "item_keys.bin"
 GOLDEN = "golden.json"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
+DEFAULT = "default"  # beside the models' folders
 
 GraphName = Literal["embedding", "attention", "attention_full", "score"]
 ItemId = str | int
@@ -190,20 +190,28 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest, golden)
 
 
-def find_artifacts(root: Path) -> Iterator[Path]:
-    """The newest version's folder of every model below `root`, by name.
+def find_artifacts(root: Path) -> list[Path]:
+    """The newest version's folder of every model below `root`: the default's, the others by name.
+
+    The default is named by the file `default` in `root`; without one it is the first by name.
 
     Raises:
-        ArtifactError: `root` holds no artifact.
+        ArtifactError: `root` holds no artifact, or not the one that is to be the default.
     """
-    found = False
+    newest = {}
     for model in sorted(path for path in root.glob("*") if path.is_dir()):
         versions = [path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()]
         if versions:
-            found = True
-            yield max(versions, key=lambda path: int(path.name))
-    if not found:
+            newest[model.name] = max(versions, key=lambda path: int(path.name))
+    if not newest:
         raise ArtifactError(f"{root}: no artifact here; expected <name>/<version>/{MANIFEST}")
+    choice = root / DEFAULT
+    if choice.is_file():
+        name = choice.read_text().strip()
+        if name not in newest:
+            raise ArtifactError(f"{choice}: no model '{name:.60}' here, only {', '.join(newest)}")
+        newest = {name: newest[name]} | newest
+    return list(newest.values())
 
 
 def checksum(path: Path) -> FileFact:

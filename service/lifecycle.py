@@ -80,7 +80,7 @@ class Service:
             raise NotReady(f"{self._state}: {self._reason}")
 
     def models(self) -> list[Model]:
-        """All loaded models, by name.
+        """All loaded models, the default first.
 
         Raises:
             NotReady: the artifacts are not loaded.
@@ -90,7 +90,7 @@ class Service:
         return list(self._models.values())
 
     def model(self, name: str | None) -> Model:
-        """The model of that name; the first one if there is none.
+        """The model of that name; the default if there is none.
 
         Raises:
             NotReady: the artifacts are not loaded.

@@ -21,7 +21,7 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
 Items = Annotated[list[Id], Field(fail_fast=True)]
 
-ModelName = Annotated[str | None, Field(description="default: the first model by name")]
+ModelName = Annotated[str | None, Field(description="default: the first of GET /v1/models")]
 
 
 class _Request(BaseModel):
@@ -151,7 +151,7 @@ class ModelCard(BaseModel):
 
 
 class Models(BaseModel):
-    """All loaded models, by name; the first is the default."""
+    """All loaded models; the first is the default."""
 
     models: list[ModelCard]
 

@@ -103,6 +103,24 @@ def test_the_newest_version_of_every_model_is_served(copy: Path) -> None:
     assert (user["model"], user["version"], default["model"]) == ("tiny", "10", "also")
 
 
+def test_the_file_default_names_the_model_of_requests_that_name_none(copy: Path) -> None:
+    root = copy.parents[1]
+    sign_again(shutil.copytree(copy, root / "also" / "2"), name="also", version="2")
+    (root / "default").write_text("tiny\n")
+    with serving(root) as client:
+        models = Models.model_validate_json(client.get("/v1/models").content).models
+        answered = client.post("/v1/encode", json=HISTORIES).json()["model"]
+    assert ([model.name for model in models], answered) == (["tiny", "also"], "tiny")
+
+
+def test_a_default_that_is_not_there_is_named(copy: Path) -> None:
+    root = copy.parents[1]
+    (root / "default").write_text("typo")
+    status, text = readiness(root)
+    assert status == 503
+    assert "no model 'typo' here, only tiny" in text
+
+
 def test_a_model_shows_its_architecture_and_sizes(tiny_artifacts: Path) -> None:
     with serving(tiny_artifacts) as client:
         (model,) = Models.model_validate_json(client.get("/v1/models").content).models

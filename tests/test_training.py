@@ -19,7 +19,7 @@ from model.errors import RecipeError
 from model.histories import Histories, held_out_users
 from model.objective import objective
 from model.recipe import Recipe, TrainingRecipe, read_recipe
-from model.train import load_encoder, train_encoder
+from model.train import load_encoder, moving_mean, train_encoder
 from model.windows import LengthGroupedBatches, Windows
 from tests.attention_kinds import ALL, Kind, each
 from tests.conftest import random_encoder
@@ -57,6 +57,18 @@ def walks(users: int = 120) -> Histories:
     return histories_of(
         *[[(s + k) % 10 for k in range(n)] for s, n in zip(starts, lengths, strict=True)]
     )
+
+
+def test_the_mean_of_weights_forgets_the_first_ones_within_a_short_run() -> None:
+    mean, weight = moving_mean(0.998), torch.tensor(100.0)
+    for step in range(1, 100):
+        weight = mean(weight, torch.tensor(1.0), step)
+    assert abs(weight - 1) < 1e-3
+
+
+def test_the_mean_of_weights_never_forgets_faster_than_its_decay() -> None:
+    kept = moving_mean(0.998)(torch.tensor(1.0), torch.tensor(0.0), 1_000_000)
+    assert kept == pytest.approx(0.998)
 
 
 def write_walks(path: Path) -> Path:
