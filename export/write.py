@@ -120,7 +120,7 @@ def _manifest(
         files={},
         training=about.training,
         metrics=about.metrics,
-        parity={key: parity[key] for key in ("tolerance", "worst_absolute_difference")},
+        parity={key: value for key, value in parity.items() if key != "cases"},
         versions={
             "persona": version("persona-encoder"),
             "python": platform.python_version(),

@@ -39,6 +39,16 @@ def test_onnx_runtime_equals_pytorch_over_the_grid(kind: Kind, tmp_path: Path) -
     assert max(case.worst_absolute_difference for case in cases) <= TOLERANCE == 1e-5
 
 
+def test_where_outputs_are_large_the_tolerance_is_a_share_of_the_largest(tmp_path: Path) -> None:
+    encoder = random_encoder(ALL[0].config(blocks=1), N_ITEMS, spread=0.1)
+    with torch.no_grad():
+        encoder.final_norm.weight.mul_(1e4)
+    cases = compare(encoder, tmp_path, export_graphs(encoder, tmp_path))
+    assert max(case.worst_absolute_difference for case in cases) > TOLERANCE
+    for case in cases:
+        assert case.worst_absolute_difference <= TOLERANCE * max(1, case.largest_output)
+
+
 class LeftMask(nn.Module):
     """The mask of left-padded rows as a graph of its own."""
 
