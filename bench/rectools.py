@@ -79,11 +79,11 @@ def rectools(
         save_split(split, Path(job.split))
         speeds = measure_speed(job, chosen, split) if rounds else {}
         found = measure_quality(job, chosen, data, limit) if minutes else None
-    text = "\n\n".join([*_speed_table(speeds), *_quality_table(found)])
-    typer.echo(text)
-    if not limit:
-        command = f"python -m bench rectools --rounds {rounds} --minutes {minutes:g}"
-        _keep(job, speeds, found, text, command)
+    command = f"python -m bench rectools --rounds {rounds} --minutes {minutes:g}"
+    if speeds:
+        _tell_speed(job, speeds, command, keep=not limit)
+    if found:
+        _tell_quality(job, found, command, keep=not limit)
 
 
 def _job(recipe: Recipe, folder: Path) -> Job:
@@ -226,9 +226,7 @@ def ratio(speeds: Speeds) -> float:
     return statistics.median(speeds[SAME]) / statistics.median(speeds[THEIRS])
 
 
-def _speed_table(speeds: Speeds) -> list[str]:
-    if not speeds:
-        return []
+def _tell_speed(job: Job, speeds: Speeds, command: str, *, keep: bool) -> None:
     theirs = statistics.median(speeds[THEIRS])
     rows = [
         [
@@ -239,12 +237,15 @@ def _speed_table(speeds: Speeds) -> list[str]:
         ]
         for name, rounds in speeds.items()
     ]
-    return [table(["", "clicks a second", "rounds", "times RecTools"], rows)]
+    text = table(["", "clicks a second", "rounds", "times RecTools"], rows)
+    typer.echo(text)
+    if keep:
+        record("train_speed_vs_rectools", round(ratio(speeds), 3), 1.5, command)
+        text = f"## Training speed beside RecTools' SASRec\n\n{_about(job, command)}\n\n{text}\n"
+        record_table("encoder_rectools_speed", text)
 
 
-def _quality_table(found: Quality | None) -> list[str]:
-    if found is None:
-        return []
+def _tell_quality(job: Job, found: Quality, command: str, *, keep: bool) -> None:
     rows = []
     for name, ranks in ((THEIRS, found.theirs), (SHIPPED, found.ours)):
         if ranks is None:
@@ -259,18 +260,13 @@ def _quality_table(found: Quality | None) -> list[str]:
         f"{float(facts['seconds']) / 60:.0f} minutes, the best of them {facts['best_epoch']} by "
         f"validation NDCG@10 ({float(facts['best']):.4f}); {facts['parameters']:,} parameters."
     )
-    return [table(["", "NDCG@10", "HR@10", "ahead, paired, 95 %"], rows), trained_for]
-
-
-def _keep(job: Job, speeds: Speeds, found: Quality | None, text: str, command: str) -> None:
-    if speeds:
-        record("train_speed_vs_rectools", round(ratio(speeds), 3), 1.5, command)
-    if found:
+    text = f"{table(['', 'NDCG@10', 'HR@10', 'ahead, paired, 95 %'], rows)}\n\n{trained_for}"
+    typer.echo(text)
+    if keep:
         ndcg = Metrics.of(found.theirs)["NDCG@10"]
         record("rectools_ndcg10", round(ndcg, 5), None, command)
-    record_table(
-        "encoder_rectools", f"## Beside RecTools' SASRec\n\n{_about(job, command)}\n\n{text}\n"
-    )
+        text = f"## Quality beside RecTools' SASRec\n\n{_about(job, command)}\n\n{text}\n"
+        record_table("encoder_rectools_quality", text)
 
 
 def _about(job: Job, command: str) -> str:

