@@ -1,5 +1,6 @@
 """The shipped `news` artifact, through ONNX Runtime, against the baselines on held-out visitors."""
 
+from array import array
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ class ArtifactScorer:
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Scores (B, n_items)."""
         newest = slice(-self._max_length, None)
-        rows = [Row(histories[user][newest].tolist()) for user in range(len(histories))]
+        rows = [Row(array("q", histories[user][newest].tolist())) for user in range(len(histories))]
         embeddings = np.stack([row[0] for row in self._engine.run("embedding", rows)])  # (B, D)
         logits: NDArray[np.float32] = embeddings @ self._items.T
         if not self._probabilities:

@@ -157,12 +157,13 @@ class MaskedSequence:
 
     def __init__(self, key_mask: Tensor, config: EncoderConfig) -> None:
         self.key_mask = F.pad(key_mask, (1, 0), value=True)  # (B, 1 + L)
-        self.positions = self.key_mask.long().cumsum(1) - 1  # (B, 1 + L), start token 0
+        counted = self.key_mask.int().cumsum(1, dtype=torch.int32)
+        self.positions = counted - 1  # (B, 1 + L), start token 0
+        self.newest = self.positions.argmax(1)  # (B,) newest click, or the start token
         index = torch.arange(self.key_mask.shape[1], device=key_mask.device)
         causal_mask = index[None, :] <= index[:, None]  # (1 + L, 1 + L)
         self.attend_mask = causal_mask & self.key_mask[:, None, None, :]  # (B, 1, 1 + L, 1 + L)
         self.query_mask = self.key_mask[:, :, None]  # (B, 1 + L, 1)
-        self.newest = (index * self.key_mask).amax(1)  # (B,) newest click, or the start token
         rotary = config.positions == "rotary"
         self.rotation = Rotation(self.positions, config.width // config.heads) if rotary else None
 
@@ -271,9 +272,16 @@ class UserEncoder(nn.Module):
         nn.init.normal_(self.start_embedding, std=0.02)
 
     def embed(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
-        """Start token and clicks with their positions, (B, 1 + L, D)."""
+        """Start token and clicks with their positions, (B, 1 + L, D); 0 where there is padding."""
+        x, sequence = self.embed_padding_too(item_ids, key_mask)
+        return sequence_mask(self.dropout(x), sequence.query_mask, "mul"), sequence
+
+    def embed_padding_too(
+        self, item_ids: Tensor, key_mask: Tensor
+    ) -> tuple[Tensor, MaskedSequence]:
+        """The same before the query mask: any finite number where there is padding."""
         # What an id says at a padded place must not matter, nor may it be out of range.
-        clicks = self.item_embedding(item_ids.masked_fill(~key_mask, 0))  # (B, L, D)
+        clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
         if self.config.embedding_scale != 1:
             clicks = clicks * self.config.embedding_scale
         start = self.start_embedding.expand(item_ids.shape[0], 1, -1)  # len() would export as 2
@@ -281,7 +289,7 @@ class UserEncoder(nn.Module):
         sequence = MaskedSequence(key_mask, self.config)
         if self.position_embedding is not None:
             x = x + self.position_embedding(sequence.positions)
-        return sequence_mask(self.dropout(x), sequence.query_mask, "mul"), sequence
+        return x, sequence
 
     def states(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
         """The state of every position after the final norm, (B, 1 + L, D)."""
@@ -324,7 +332,7 @@ class UserEncoder(nn.Module):
             x, _ = block.forward(x, sequence, None)
         if self.config.pooling == "newest":
             x, weights = last.forward(x, sequence, sequence.newest)  # (B, 1, D), (B, H, 1, 1 + L)
-            return self.final_norm(x).squeeze(1), weights.squeeze(2)
+            return self.final_norm(x.squeeze(1)), weights.squeeze(2)
         x, weights = last.forward(x, sequence, None)
         embedding, shares = self.pool(self.final_norm(x), sequence.key_mask)  # (B, D), (B, 1 + L)
         return embedding, (shares[:, None, None, :] @ weights).squeeze(2)

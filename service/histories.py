@@ -23,7 +23,7 @@ class MappedHistory(NamedTuple):
     """
 
     items: list[ItemId]  # the used clicks, oldest to newest
-    rows: list[int]  # their rows in the item table
+    rows: "array[int]"  # their rows in the item table, "q"
     truncated: int
     unknown: int
 
@@ -50,7 +50,8 @@ class ItemIndex:
         if unknown_items == "token":
             used = history[-self._max_length :]
             rows = self._rows.find(used)
-            return MappedHistory(used, rows, len(history) - len(used), rows.count(unknown))
+            truncated = len(history) - len(used)
+            return MappedHistory(used, array("q", rows), truncated, rows.count(unknown))
         rows = self._rows.find(history)
         if unknown_items == "error":
             _refuse_unknown(rows, unknown, history, f"history {path[1]}, item", path)
@@ -58,12 +59,12 @@ class ItemIndex:
         newest = known[-self._max_length :]
         return MappedHistory(
             [history[at] for at in newest],
-            [rows[at] for at in newest],
+            array("q", [rows[at] for at in newest]),
             len(known) - len(newest),
             len(history) - len(known),
         )
 
-    def map_candidates(self, candidates: list[ItemId], path: tuple[str | int, ...]) -> list[int]:
+    def map_candidates(self, candidates: list[ItemId], path: tuple[str | int, ...]) -> "array[int]":
         """The rows of candidates; every one must be known.
 
         Raises:
@@ -72,18 +73,18 @@ class ItemIndex:
         rows = self._rows.find(candidates)
         place = f"history {path[1]}, candidate" if len(path) > 1 else "candidate"
         _refuse_unknown(rows, self._rows.n_items, candidates, place, path)
-        return rows
+        return array("q", rows)
 
 
 def _refuse_unknown(
-    rows: list[int], unknown: int, items: list[ItemId], place: str, path: tuple[str | int, ...]
+    rows: Sequence[int], unknown: int, items: list[ItemId], place: str, path: tuple[str | int, ...]
 ) -> None:
     if unknown in rows:
         at = rows.index(unknown)
         raise InvalidRequest(f"{place} {at}: unknown item {items[at]!r}", path=(*path, at))
 
 
-def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def pad_rows(rows: Sequence["array[int]"]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Pads on the right to the longest: item_ids (B, L) and key_mask (B, L), L at least 1.
 
     Bytes are padded and joined here: each operation of NumPy costs some microseconds more right
@@ -91,7 +92,7 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[
     """
     lengths = [len(row) for row in rows]
     longest = max(1, *lengths)
-    ids = b"".join([array("q", row).tobytes().ljust(8 * longest, b"\0") for row in rows])
+    ids = b"".join([row.tobytes().ljust(8 * longest, b"\0") for row in rows])
     mask = b"".join([(b"\1" * length).ljust(longest, b"\0") for length in lengths])
     shape = (len(rows), longest)
     return np.frombuffer(ids, np.int64).reshape(shape), np.frombuffer(mask, np.bool_).reshape(shape)

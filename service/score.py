@@ -4,6 +4,7 @@ An artifact with the graph `score` (source-target attention) is asked for each p
 and candidate; any other scores a candidate by the dot product of its embedding and the user's.
 """
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,7 +55,7 @@ def _map_candidates(
     n_histories: int,
     model: Model,
     settings: Settings,
-) -> list[list[int]]:
+) -> list["array[int]"]:
     """A list of item rows for each history."""
     shared = [item for item in candidates if not isinstance(item, list)]
     own = [items for items in candidates if isinstance(items, list)]
@@ -75,7 +76,7 @@ def _map_candidates(
 
 async def _dot_products(
     histories: Sequence[MappedHistory],
-    candidates: Sequence[list[int]],
+    candidates: Sequence["array[int]"],
     model: Model,
     receive: Receive,
 ) -> list[Fields]:
@@ -89,7 +90,7 @@ async def _dot_products(
 
 async def _source_target(
     histories: Sequence[MappedHistory],
-    candidates: Sequence[list[int]],
+    candidates: Sequence["array[int]"],
     model: Model,
     receive: Receive,
 ) -> list[Fields]:
@@ -124,7 +125,7 @@ def _join(
 
 def _refuse_large_attention(
     histories: Sequence[MappedHistory],
-    candidates: Sequence[list[int]],
+    candidates: Sequence["array[int]"],
     model: Model,
     settings: Settings,
 ) -> None:

@@ -1,5 +1,6 @@
 """ONNX Runtime behind one class: opens an artifact's graphs, proves them, and computes batches."""
 
+from array import array
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,13 +14,14 @@ from service.errors import ArtifactError
 from service.histories import ItemIndex, pad_rows
 
 Outputs = tuple[NDArray[np.float32], ...]
+NO_CANDIDATES = array("q")
 
 
 class Row(NamedTuple):
     """One history, and for the graph `score` its candidates, as rows of the item table."""
 
-    history: list[int]
-    candidates: Sequence[int] = ()
+    history: "array[int]"
+    candidates: "array[int]" = NO_CANDIDATES
 
 
 class Engine:
@@ -73,10 +75,10 @@ class Engine:
         """Runs every graph with the largest batches of its shortest and its longest histories."""
         longest = self.artifact.manifest.architecture.max_length
         for graph in self._sessions:
-            candidates = [0] if graph == "score" else []
+            candidates = array("q", [0] if graph == "score" else [])
             for length in (0, 1, longest):
                 batch = max(1, max_batch_tokens // (1 + length + len(candidates)))
-                self._run_or_raise(graph, [Row([0] * length, candidates)] * batch)
+                self._run_or_raise(graph, [Row(array("q", [0] * length), candidates)] * batch)
 
     def _run_or_raise(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
         try:

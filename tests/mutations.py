@@ -106,15 +106,15 @@ MUTATIONS = [
     Mutation(
         "4: positions counted over the padded row",
         ENCODER,
-        "self.key_mask.long().cumsum(1) - 1",
-        "torch.ones_like(self.key_mask).long().cumsum(1).clamp_max(13) - 1",
+        "self.positions = counted - 1",
+        "self.positions = torch.ones_like(counted).cumsum(1).clamp_max(13) - 1",
         f"{IN_ENCODER} -k never_move",
     ),
     Mutation(
         "4: positions counted back from the newest click",
         ENCODER,
-        "self.key_mask.long().cumsum(1) - 1",
-        "(self.key_mask.sum(1, keepdim=True) - self.key_mask.long().cumsum(1)) * self.key_mask",
+        "self.positions = counted - 1",
+        "self.positions = (self.key_mask.sum(1, keepdim=True) - counted) * self.key_mask",
         f"{IN_ENCODER} -k at_that_moment",
     ),
     Mutation(
