@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from export.graphs import export_graphs, graph_modules, to_onnx
 from export.parity import TOLERANCE, compare
 from model.attention import mask_from_lengths
+from model.encoder import EncoderConfig
 from service.artifact import GraphFact, TensorFact
 from tests.attention_kinds import ALL, Kind, each
 from tests.conftest import random_encoder
@@ -37,6 +39,50 @@ def test_onnx_runtime_equals_pytorch_over_the_grid(kind: Kind, tmp_path: Path) -
     compared = [(case.graph, case.batch, case.length, case.padding_side) for case in cases]
     assert compared == list(product(graphs, BATCHES, LENGTHS, SIDES))
     assert max(case.worst_absolute_difference for case in cases) <= TOLERANCE == 1e-5
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heads": 1, "gated": True, "feed_forward": 2, "embedding_scale": 4.0},
+        {"heads": 4, "similarity": "dot", "attention": "source_target"},
+        {"heads": 2, "similarity": "general"},
+        {"heads": 2, "normalisation": "weighted_softmax"},
+        {"heads": 2, "pooling": "additive"},
+        {"heads": 2, "positions": "none", "pooling": "mean"},
+    ],
+    ids=lambda changes: " ".join(f"{value}" for value in changes.values()),
+)
+def test_rotary_positions_and_none_at_all_are_served_too(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    sizes = {"width": 16, "blocks": 2, "max_length": 12}
+    config = EncoderConfig(**({"positions": "rotary"} | sizes | changes))  # type: ignore[arg-type]  # by name
+    encoder = random_encoder(config, N_ITEMS, spread=0.1)
+    cases = compare(encoder, tmp_path, export_graphs(encoder, tmp_path))
+    assert {case.padding_side for case in cases} == set(SIDES)
+    assert {case.length for case in cases} == set(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "operators"),
+    [
+        ({"positions": "learned"}, {"Attention"}),
+        ({"positions": "rotary"}, {"MultiHeadAttention", "RotaryEmbedding"}),
+        ({"positions": "rotary", "similarity": "general"}, set()),
+        ({"similarity": "additive"}, set()),
+    ],
+    ids=["learned", "rotary", "rotary general", "additive"],
+)
+def test_products_are_computed_by_one_operator_of_onnx_runtime(
+    changes: dict[str, object], operators: set[str], tmp_path: Path
+) -> None:
+    sizes = {"width": 16, "blocks": 2, "max_length": 12}
+    encoder = random_encoder(EncoderConfig(**sizes, **changes), N_ITEMS)  # type: ignore[arg-type]  # by name
+    export_graphs(encoder, tmp_path)
+    nodes = onnx.load(tmp_path / "embedding.onnx", load_external_data=False).graph.node
+    assert {node.op_type for node in nodes if node.domain == "com.microsoft"} == operators
 
 
 def test_where_outputs_are_large_the_tolerance_is_a_share_of_the_largest(tmp_path: Path) -> None:
