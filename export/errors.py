@@ -1,6 +1,7 @@
 """What stops an export.
 
 ExportError
+├── GateError       8 bits leave too little of the embeddings
 ├── ParityError     ONNX Runtime and PyTorch differ by more than the tolerance
 └── TargetExists    the artifact's folder is there already
 """
@@ -8,6 +9,10 @@ ExportError
 
 class ExportError(Exception):
     """Root of this package's errors; the message is fit for a user to read."""
+
+
+class GateError(ExportError):
+    """Rounded to 8 bits, the embeddings or the ranking differ by more than the limits."""
 
 
 class ParityError(ExportError):

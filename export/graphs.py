@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.int8 import Bounds
 from export.served import served
 from model.encoder import UserEncoder
 from service.artifact import ITEM_EMBEDDINGS, WEIGHTS, GraphFact, GraphName, TensorFact
@@ -97,18 +98,21 @@ def graph_fact(name: GraphName, encoder: UserEncoder) -> GraphFact:
     return GraphFact(file=f"{name}.onnx", inputs=[INPUTS[i] for i in inputs], outputs=facts)
 
 
-def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
+def export_graphs(
+    encoder: UserEncoder, folder: Path, bounds: Mapping[str, Bounds] | None = None
+) -> dict[GraphName, GraphFact]:
     """Writes every graph, the shared weights and the item table into `folder`.
 
-    The graphs compute the encoder as `export.served` rearranges it. ONNX checks them. They
-    refer to their weights by file, offset and length, so ONNX Runtime maps one copy for all.
+    The graphs compute the encoder as `export.served` rearranges it, in 8 bits where it is given
+    bounds. ONNX checks them. They refer to their weights by file, offset and length, so ONNX
+    Runtime maps one copy for all.
     """
     table = encoder.item_embedding.weight.detach().numpy()
     np.save(folder / ITEM_EMBEDDINGS, table)
     facts: dict[GraphName, GraphFact] = {}
     with (folder / WEIGHTS).open("wb") as file:
         weights = ExternalWeights(file, table, (folder / ITEM_EMBEDDINGS).stat().st_size)
-        for name, module in graph_modules(served(encoder)).items():
+        for name, module in graph_modules(served(encoder, bounds)).items():
             facts[name] = graph_fact(name, encoder)
             model = to_onnx(module.eval(), facts[name])
             weights.move_out(model)

@@ -31,6 +31,7 @@ def model_card(manifest: Manifest) -> str:
         _training(manifest.training),
         _metrics(manifest.metrics),
         _section("PyTorch against ONNX Runtime", manifest.parity),
+        _section("Products in 8 bits", manifest.int8),
         _section("Versions", dict(manifest.versions)),
     ]
     return "\n".join(part for part in parts if part)

@@ -13,12 +13,14 @@ With rotary positions and SwiGLU of half the width 93, 180, 562, 3396; with thes
 """
 
 import copy
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from export.int8 import Bounds, Int8Linear, round_blocks
 from model.attention import Attention, Rotation, Scores
 from model.encoder import Block, EncoderConfig, MaskedSequence, UserEncoder, take
 
@@ -66,6 +68,7 @@ class FusedBlock(Block):
     read from them.
     """
 
+    joint: nn.Linear | Int8Linear  # queries, keys and values
     turns: Rotation | None  # of every position that there can be
 
     def forward(
@@ -90,16 +93,19 @@ class FusedBlock(Block):
 
     def _attend(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """Context (B, L, D), not yet projected, of causal self-attention."""
-        projections = (self.attention.query, self.attention.key, self.attention.value)
-        weight = torch.cat([projection.weight for projection in projections])  # (3 D, D)
-        bias = torch.cat([projection.bias for projection in projections])  # (3 D,)
         mask = sequence.key_mask.int()  # (B, L)
-        if self.turns is None:
-            return self._fuse("Attention", x, weight.T, bias, mask)
-        projected = linear(x.reshape(-1, x.shape[-1]), weight, bias)
-        query, key, value = projected.reshape(*x.shape[:2], -1).chunk(3, dim=-1)  # (B, L, D)
-        query, key = (self._turn(y, sequence.positions) for y in (query, key))
-        return self._fuse("MultiHeadAttention", query, key, value, None, mask)
+        if self.turns is not None:
+            query, key, value = self.joint(x).chunk(3, dim=-1)  # (B, L, D)
+            query, key = (self._turn(y, sequence.positions) for y in (query, key))
+            return self._fuse("MultiHeadAttention", query, key, value, None, mask)
+        if isinstance(self.joint, Int8Linear):
+            layer = self.joint
+            inputs = (layer.round(x), layer.weight, layer.bias)
+            scales = (layer.input_scale, layer.weight_scale)
+            return self._fuse(
+                "QAttention", *inputs, *scales, mask, layer.input_zero, layer.weight_zero
+            )
+        return self._fuse("Attention", x, self.joint.weight.T, self.joint.bias, mask)
 
     def _fuse(self, operator: str, x: Tensor, *inputs: Tensor | None) -> Tensor:
         context: Tensor = torch.onnx.ops.symbolic(
@@ -111,7 +117,7 @@ class FusedBlock(Block):
                 "unidirectional": 1,
                 "mask_filter_value": MASKED,
             },
-            dtype=x.dtype,
+            dtype=torch.float32,
             shape=x.shape,
             version=1,
         )
@@ -184,13 +190,18 @@ class FusedEncoder(UserEncoder):
         return self.embed_padding_too(item_ids, key_mask)
 
 
-def served(encoder: UserEncoder) -> UserEncoder:
-    """A rearranged copy in eval mode, for export alone: PyTorch has not got all its operators."""
+def served(encoder: UserEncoder, bounds: Mapping[str, Bounds] | None = None) -> UserEncoder:
+    """A rearranged copy in eval mode, for export alone: PyTorch has not got all its operators.
+
+    Args:
+        encoder: the trained one.
+        bounds: of what goes into each layer, for products in 8 bits.
+    """
     encoder = copy.deepcopy(encoder).eval()
     fuses = _fuses(encoder.config)
     if fuses:
         encoder.__class__ = FusedEncoder
-    for module in encoder.modules():
+    for module in list(encoder.modules()):
         if isinstance(module, nn.Linear):
             module.__class__ = FlatLinear
         if isinstance(module, Block):
@@ -199,8 +210,22 @@ def served(encoder: UserEncoder) -> UserEncoder:
             if fuses and isinstance(attention, BiasedAttention):
                 attention.fold_queries()
                 module.__class__ = FusedBlock
+                module.joint = _joint(attention)
                 cast("FusedBlock", module).turns = _turns(encoder.config)
+    if bounds is not None:
+        # An embedding that is read from the newest position needs the last block there alone.
+        read_once = encoder.config.pooling == "newest"
+        round_blocks(encoder.blocks, bounds, len(encoder.blocks) - read_once)
     return encoder
+
+
+def _joint(attention: Attention) -> FlatLinear:
+    layers = (attention.query, attention.key, attention.value)
+    joint = FlatLinear(layers[0].in_features, sum(layer.out_features for layer in layers))
+    with torch.no_grad():
+        joint.weight.copy_(torch.cat([layer.weight for layer in layers]))
+        joint.bias.copy_(torch.cat([layer.bias for layer in layers]))
+    return joint
 
 
 def _fuses(config: EncoderConfig) -> bool:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from array import array
+
     from matplotlib.figure import Figure
 
     from persona.attention_plot import Weights
@@ -72,15 +74,15 @@ class _Reading:
 
     engine: "Engine"
     index: "ItemIndex"
-    rows: list[int]
+    rows: "array[int]"
     clicks: list[str]  # their names
     model: str
     about: str
 
-    def run(self, graph: "GraphName", candidates: Sequence[int] = ()) -> "Outputs":
-        from service.session import Row
+    def run(self, graph: "GraphName", candidates: "array[int] | None" = None) -> "Outputs":
+        from service.session import NO_CANDIDATES, Row
 
-        (outputs,) = self.engine.run(graph, [Row(self.rows, candidates)])
+        (outputs,) = self.engine.run(graph, [Row(self.rows, candidates or NO_CANDIDATES)])
         return outputs
 
 

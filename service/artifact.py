@@ -115,6 +115,7 @@ class Manifest(_Strict):
     training: Facts
     metrics: Facts
     parity: Facts
+    int8: Facts = {}  # what the gates measured, where products are of 8 bits
     versions: dict[str, str]
 
 

@@ -34,7 +34,9 @@ class Engine:
             ArtifactError: ONNX Runtime refuses a graph; the message names its file.
         """
         self.artifact = artifact
-        self._sessions = {graph: _open(artifact, graph) for graph in artifact.manifest.graphs}
+        self._sessions = {
+            graph: open_session(artifact, graph) for graph in artifact.manifest.graphs
+        }
         self._outputs = {
             graph: [output.name for output in session.get_outputs()]
             for graph, session in self._sessions.items()
@@ -103,7 +105,12 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(memory, arena)
 
 
-def _open(artifact: Artifact, graph: GraphName) -> onnxruntime.InferenceSession:
+def open_session(artifact: Artifact, graph: GraphName) -> onnxruntime.InferenceSession:
+    """A graph in one thread that does not spin, in the process's one arena.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses the graph.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
