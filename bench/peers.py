@@ -58,13 +58,13 @@ class Server:
     ready: str = ""  # what the answer of /metrics holds when all workers are ready
 
 
-def _uvicorn(app: str) -> tuple[str, ...]:
-    options = "--workers 2 --port {port} --loop uvloop --http httptools --ws none --lifespan off"
-    return ("uvicorn", app, *options.split(), "--no-access-log", "--log-level", "error")
-
-
-REFERENCE = Server("reference loop", (*_uvicorn("reference_loop:app"), "--no-server-header"), "/")
-NAIVE = Server("naive FastAPI", _uvicorn("naive_fastapi:app"), "/encode")
+UVICORN = "--workers 2 --port {port} --loop uvloop --http httptools --ws none --lifespan off"
+NAIVE = Server(
+    "naive FastAPI",
+    ("uvicorn", "naive_fastapi:app", *UVICORN.split(), "--no-access-log", "--log-level", "error"),
+    "/encode",
+)
+REFERENCE = Server("reference loop", ("python", "reference_loop.py"), "/")
 MOSEC = Server("mosec", ("python", "with_mosec.py"), "/inference", requirements=("mosec==0.9.8",))
 MOSEC_BATCHING = replace(MOSEC, name="mosec, batches of 32", variables={"BENCH_BATCH": "32"})
 OTHERS = (

@@ -1,13 +1,19 @@
 """The reference loop: as little as can stand between HTTP and ONNX Runtime in Python.
 
-A bare ASGI callable, orjson in and out, no validation, no batching. Run by uvicorn.
+A bare ASGI callable, orjson in and out, no validation, no batching. Two workers of uvicorn, each
+with a listening socket as Persona's have, or in some rounds one of them would get all connections.
 """
 
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
+import uvicorn
 from plain_encoder import PlainEncoder  # type: ignore[import-not-found]  # beside this file
+from uvicorn.supervisors import Multiprocess
+
+from service.listening import a_socket_for_each
 
 Message = MutableMapping[str, Any]
 HEADERS = [(b"content-type", b"application/json")]
@@ -31,3 +37,19 @@ async def app(
     headers = [*HEADERS, (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+if __name__ == "__main__":
+    config = uvicorn.Config(
+        "reference_loop:app",
+        port=int(os.environ["BENCH_PORT"]),
+        workers=2,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+    )
+    Multiprocess(config, [a_socket_for_each(config.bind_socket())]).run()
