@@ -135,7 +135,13 @@ def _watched(encoder: UserEncoder) -> Iterator[dict[str, Bounds]]:
 
 
 def round_blocks(blocks: nn.ModuleList, bounds: Mapping[str, Bounds], n_full: int) -> None:
-    """Replaces the layers of the first `n_full` served blocks."""
+    """Replaces the layers of the first `n_full` served blocks.
+
+    Raises:
+        GateError: there is no such block.
+    """
+    if not n_full:
+        raise GateError("8 bits have nothing to round: the only block is read at one position")
     for name, layer in list(blocks.named_modules()):
         # One product of queries, keys and values has the input of any of them.
         found = bounds.get(name.replace(".joint", ".attention.query"))
@@ -157,8 +163,11 @@ def check(
         data: the cases.
 
     Raises:
-        GateError: too little is left; the message says how much and the limit.
+        GateError: too little is left, and the message says how much and the limit; or there is
+            no case to tell by.
     """
+    if not len(data.cases.targets):
+        raise GateError("8 bits have to be checked on validation cases, and the clicks give none")
     chosen = np.random.default_rng(1).permutation(len(data.cases.targets))[:CASES]
     cases = Cases(data.cases.histories.select(chosen), data.cases.targets[chosen])
     before, after = (_embeddings(path, cases.histories, max_length) for path in (exact, rounded))

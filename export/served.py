@@ -96,7 +96,7 @@ class FusedBlock(Block):
         mask = sequence.key_mask.int()  # (B, L)
         if self.turns is not None:
             query, key, value = self.joint(x).chunk(3, dim=-1)  # (B, L, D)
-            query, key = (self._turn(y, sequence.positions) for y in (query, key))
+            query, key = (_turn(y, sequence.positions, self.turns) for y in (query, key))
             return self._fuse("MultiHeadAttention", query, key, value, None, mask)
         if isinstance(self.joint, Int8Linear):
             layer = self.joint
@@ -123,19 +123,6 @@ class FusedBlock(Block):
         )
         return context
 
-    def _turn(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotates (B, L, D) by positions (B, L); as it is where there is no rotation."""
-        if self.turns is None:
-            return x
-        turned: Tensor = torch.onnx.ops.symbolic(
-            "com.microsoft::RotaryEmbedding",
-            (x, positions.long(), self.turns.cos[0, 0], self.turns.sin[0, 0]),
-            dtype=x.dtype,
-            shape=x.shape,
-            version=1,
-        )
-        return turned
-
     def _attend_once(
         self, newest: Tensor, keys: Tensor, sequence: MaskedSequence
     ) -> tuple[Tensor, Tensor]:
@@ -144,8 +131,10 @@ class FusedBlock(Block):
         (B, D), (B, L, D) to the projected context (B, D) and weights (B, H, 1, L).
         """
         attention, width = self.attention, keys.shape[-1]
-        lift = self._lift if self.turns is None else self._lift_turned
-        scores = lift(newest, keys, sequence)  # (B, H, L)
+        if self.turns is None:
+            scores = self._lift(newest, keys)  # (B, H, L)
+        else:
+            scores = self._lift_turned(newest, keys, sequence.positions, self.turns)
         scores = torch.where(sequence.key_mask[:, None], scores, MASKED)
         weights = torch.softmax(scores, dim=-1)
         seen = (weights @ keys).flatten(1)  # (B, H D)
@@ -155,7 +144,7 @@ class FusedBlock(Block):
         land_bias = attention.output(attention.value.bias)  # weights sum to 1
         return linear(seen, land, land_bias), weights.unsqueeze(2)
 
-    def _lift(self, newest: Tensor, keys: Tensor, _sequence: MaskedSequence) -> Tensor:
+    def _lift(self, newest: Tensor, keys: Tensor) -> Tensor:
         """Scores of the newest position, taken to where keys are not yet projected."""
         attention, width = self.attention, keys.shape[-1]
         heads = (attention.heads, -1, width)
@@ -165,12 +154,14 @@ class FusedBlock(Block):
         lifted = linear(newest, weight, bias.flatten())
         return lifted.reshape(-1, attention.heads, width) @ keys.mT
 
-    def _lift_turned(self, newest: Tensor, keys: Tensor, sequence: MaskedSequence) -> Tensor:
+    def _lift_turned(
+        self, newest: Tensor, keys: Tensor, positions: Tensor, turns: Rotation
+    ) -> Tensor:
         """The same between rotations, which come after the projections."""
         attention = self.attention
-        last = sequence.positions.amax(1, keepdim=True)  # (B, 1)
-        query = self._turn(attention.query(newest).unsqueeze(1), last)  # (B, 1, D)
-        key = self._turn(attention.key(keys), sequence.positions)  # (B, L, D)
+        last = positions.amax(1, keepdim=True)  # (B, 1)
+        query = _turn(attention.query(newest).unsqueeze(1), last, turns)  # (B, 1, D)
+        key = _turn(attention.key(keys), positions, turns)  # (B, L, D)
         query, key = (
             y.reshape(*y.shape[:2], attention.heads, -1).transpose(1, 2) for y in (query, key)
         )
@@ -180,6 +171,18 @@ class FusedBlock(Block):
         x = x + context
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out
+
+
+def _turn(x: Tensor, positions: Tensor, turns: Rotation) -> Tensor:
+    """Rotates (B, L, D) by positions (B, L)."""
+    turned: Tensor = torch.onnx.ops.symbolic(
+        "com.microsoft::RotaryEmbedding",
+        (x, positions.long(), turns.cos[0, 0], turns.sin[0, 0]),
+        dtype=x.dtype,
+        shape=x.shape,
+        version=1,
+    )
+    return turned
 
 
 class FusedEncoder(UserEncoder):

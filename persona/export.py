@@ -30,6 +30,8 @@ def export(
     from export.run import export_run
     from service.artifact import open_artifact
 
+    if data and not int8:
+        raise typer.BadParameter("--data is read for --int8 alone", param_hint="--data")
     folder, parity = export_run(run, name, version, output, int8=int8, data=data)
     size = sum(path.stat().st_size for path in folder.iterdir())
     Console().print(

@@ -30,13 +30,15 @@ VOID = {"meta", "line", "circle", "polyline", "br"}
 BASELINES = ["popularity", "repeat-last", "markov-1", "markov-2", "item-knn"]
 
 
-def train(folder: Path, data: Path, *, seed: int, remove_seen: bool = False) -> Path:
+def train(
+    folder: Path, data: Path, *, seed: int, remove_seen: bool = False, blocks: int = 1
+) -> Path:
     """A small run on the walks, as `persona train` makes it."""
     recipe = Recipe(
         name="walk",
         description="Steps <of> one & more.",
         data=DataRecipe(path=str(data), format="sasrec", remove_seen=remove_seen),
-        encoder=EncoderConfig(width=8, blocks=1, max_length=6),
+        encoder=EncoderConfig(width=8, blocks=blocks, max_length=6),
         training=TrainingRecipe(epochs=2, warmup_steps=2, max_batch=32, seed=seed),
     )
     histories, fact = load_data(recipe, None)

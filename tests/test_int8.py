@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from export.errors import GateError
 from export.graphs import EmbeddingGraph, graph_fact, to_onnx
@@ -17,12 +18,15 @@ from export.served import served
 from export.write import Description, write_artifact
 from model.encoder import Block, EncoderConfig, UserEncoder
 from model.histories import Cases, pad
+from persona.cli import app
 from service.artifact import open_artifact
 from service.catalogue import open_rows
 from service.histories import ItemIndex
 from service.session import Engine, Row
 from tests import small
 from tests.conftest import random_encoder
+from tests.test_evaluate_report import train
+from tests.test_training import write_walks
 
 N_ITEMS, MAX_LENGTH = 30, 24
 SHAPE = {"width": 32, "max_length": MAX_LENGTH, "heads": 2}
@@ -136,3 +140,34 @@ def test_where_8_bits_leave_too_little_nothing_is_exported(tmp_path: Path) -> No
     with pytest.raises(GateError, match=r"cosine of 0\.\d+ \(least 0\.999\) and NDCG@10 "):
         write_artifact(encoder, ITEMS, Description("m"), tmp_path, data)
     assert list((tmp_path / "m").iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_the_command_exports_in_8_bits_and_says_what_that_costs(tmp_path: Path) -> None:
+    run, data = tmp_path / "run", write_walks(tmp_path / "walks.txt")
+    train(run, data, seed=0, blocks=2)
+    words = ["export", f"{run}", "--name", "m", "--output", f"{tmp_path / 'artifacts'}"]
+    refused = CliRunner().invoke(app, [*words, "--data", f"{data}"])
+    assert refused.exit_code == 2
+    assert "--int8" in refused.output
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words, "--int8", "--data", f"{data}"])
+    assert done.exit_code == 0, done.output
+    artifact = open_artifact(tmp_path / "artifacts" / "m" / "1")
+    assert f"8 bits: cosine {artifact.manifest.int8['cosine']:.5f}, NDCG@10 " in done.output
+    commands = artifact.manifest.training["commands"]
+    assert isinstance(commands, list)
+    assert commands[-1].endswith(f"--int8 --data {data.name}")
+
+
+def test_one_block_that_is_read_at_one_position_has_nothing_to_round() -> None:
+    encoder = random_encoder(replace(LEARNED, blocks=1), N_ITEMS)
+    with pytest.raises(GateError, match="nothing to round"):
+        served(encoder, calibrate(encoder, clicks(encoder).histories))
+
+
+def test_without_a_case_to_tell_by_8_bits_are_refused(tmp_path: Path) -> None:
+    encoder = random_encoder(LEARNED, N_ITEMS)
+    nobody = Cases(small.of(n_items=N_ITEMS), np.array([], np.int64))
+    data = Int8(clicks(encoder).histories, nobody, remove_seen=False)
+    with pytest.raises(GateError, match="the clicks give none"):
+        write_artifact(encoder, ITEMS, Description("m"), tmp_path, data)
