@@ -2,6 +2,7 @@
 
 import typer
 
+from bench.ablations import ablations
 from bench.attention import attention
 from bench.batch import batch, pooled
 from bench.container import container
@@ -21,7 +22,7 @@ app.command()(attention)
 app.command()(pooling)
 for serving in (online, latency, batch, pooled, memory, curves, int8):
     app.command()(serving)
-for training in (msnbc_training, wikispeedia, ml1m, rectools):
+for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools):
     app.command()(training)
 
 

@@ -54,10 +54,13 @@ class Trained:
         """The share of the minutes that belongs to the epochs up to the best one."""
         return self.seconds / 60 * self.best_epoch / self.epochs
 
+    def validate(self) -> Evaluation:
+        """Ranks the validation cases through PyTorch."""
+        return evaluate_scorer(self._scorer(), self.split.validation, self.recipe.data.remove_seen)
+
     def evaluate(self) -> Evaluation:
         """Ranks the test cases through PyTorch."""
-        encoder = load_encoder(self.recipe.encoder, self.split.train.n_items, self.run)
-        return self._ranked(EncoderScorer(encoder))
+        return self._ranked(self._scorer())
 
     def evaluate_served(self) -> Evaluation:
         """Exports the run, and ranks the test cases through ONNX Runtime."""
@@ -65,6 +68,10 @@ class Trained:
         shutil.rmtree(root, ignore_errors=True)  # what an older exporter made
         folder, _ = export_run(self.run, self.recipe.name, "1", root)
         return self._ranked(ArtifactScorer(open_artifact(folder)))
+
+    def _scorer(self) -> EncoderScorer:
+        encoder = load_encoder(self.recipe.encoder, self.split.train.n_items, self.run)
+        return EncoderScorer(encoder)
 
     def _ranked(self, scorer: EncoderScorer | ArtifactScorer) -> Evaluation:
         return evaluate_scorer(scorer, self.split.test, self.recipe.data.remove_seen)

@@ -37,9 +37,9 @@ def next_click_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
 
 
 def sampled_next_click_loss(
-    states: Tensor, table: Tensor, targets: Tensor, n_negatives: int
+    states: Tensor, table: Tensor, targets: Tensor, n_negatives: int, *, shared: bool = True
 ) -> Tensor:
-    """An estimate of `next_click_loss` from uniform negatives that all positions share.
+    """An estimate of `next_click_loss` from uniform negatives.
 
     For catalogues whose whole is too much to score at every position. The negatives stand for
     all others, so each counts n_items / n_negatives times.
@@ -49,10 +49,14 @@ def sampled_next_click_loss(
         table: item embeddings (n_items, D).
         targets: (N,) rows of the table.
         n_negatives: how many are drawn, with replacement.
+        shared: whether all positions have the same ones, so that one product scores them.
     """
-    negatives = torch.randint(len(table), (n_negatives,), device=table.device)
+    drawn = (n_negatives,) if shared else (len(targets), n_negatives)
+    negatives = torch.randint(len(table), drawn, device=table.device)
+    rows = F.embedding(negatives, table)
     own = (states * table[targets]).sum(-1, keepdim=True)  # (N, 1)
-    others = states @ table[negatives].mT + math.log(len(table) / n_negatives)  # (N, negatives)
+    others = states @ rows.mT if shared else (rows @ states.unsqueeze(-1)).squeeze(-1)
+    others = others + math.log(len(table) / n_negatives)  # (N, negatives)
     others = others.masked_fill(negatives == targets[:, None], torch.finfo(others.dtype).min)
     scores = torch.cat((own, others.to(own.dtype)), dim=1)
     return F.cross_entropy(scores, torch.zeros_like(targets))

@@ -14,7 +14,12 @@ from model.windows import WindowBatch
 
 
 def objective(
-    encoder: UserEncoder, batch: WindowBatch, n_candidates: int, n_negatives: int = 0
+    encoder: UserEncoder,
+    batch: WindowBatch,
+    n_candidates: int,
+    n_negatives: int = 0,
+    *,
+    shared: bool = True,
 ) -> Tensor:
     """Mean loss of a batch, in nats: over the whole catalogue, or `n_negatives` of it if not 0.
 
@@ -26,7 +31,7 @@ def objective(
     items = encoder.item_embedding.weight[: encoder.n_items]
     asked, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]
     if n_negatives:
-        loss = sampled_next_click_loss(asked, items, targets, n_negatives)
+        loss = sampled_next_click_loss(asked, items, targets, n_negatives, shared=shared)
     else:
         loss = next_click_loss(asked, items, targets)
     if encoder.candidates is None:

@@ -44,7 +44,9 @@ class TrainingRecipe(_Strict):
     max_batch_tokens: int = Field(16_384, ge=1)  # padded positions a batch
     max_batch: int = Field(1024, ge=1)  # windows a batch
     unknown_rate: float = Field(0.01, ge=0, lt=1)  # clicks shown as unknown, to train its row
-    negatives: int = Field(0, ge=0)  # of the loss, shared by a batch; 0 = the whole catalogue
+    windows: Literal["all", "newest"] = "all"  # of a history: all of its clicks, or the last ones
+    negatives: int = Field(0, ge=0)  # of the loss; 0 = the whole catalogue
+    share_negatives: bool = True  # by a batch; otherwise every position draws its own
     candidates: int = Field(128, ge=2)  # candidates a loss of source-target attention compares
     averaging: float = Field(0.0, ge=0, lt=1)  # decay of the mean of weights that is kept; 0 = none
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = (

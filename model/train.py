@@ -57,7 +57,13 @@ class NextClick(L.LightningModule):
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
         batch = dataclasses.replace(batch, item_ids=shown)
-        loss = objective(self.encoder, batch, self.recipe.candidates, self.recipe.negatives)
+        loss = objective(
+            self.encoder,
+            batch,
+            self.recipe.candidates,
+            self.recipe.negatives,
+            shared=self.recipe.share_negatives,
+        )
         size = len(shown)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
@@ -142,7 +148,9 @@ def train_encoder(
     training = recipe.training
     torch.manual_seed(training.seed)
     encoder = UserEncoder(recipe.encoder, split.train.n_items)
-    windows = Windows(split.train, recipe.encoder.max_length)
+    windows = Windows(
+        split.train, recipe.encoder.max_length, newest_only=training.windows == "newest"
+    )
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed
     )

@@ -37,12 +37,19 @@ class Windows(Dataset[WindowBatch]):
     A window of n clicks shows n - 1 of them after the start token and asks for all n. Only a
     history's oldest window asks the start token for its first click: elsewhere that click is
     not a first one, and the start token is what an empty history becomes.
+
+    Args:
+        histories: what to learn from.
+        max_length: clicks that the encoder sees.
+        newest_only: whether each history's newest window is the only one.
     """
 
-    def __init__(self, histories: Histories, max_length: int) -> None:
+    def __init__(self, histories: Histories, max_length: int, *, newest_only: bool = False) -> None:
         self._items = torch.from_numpy(histories.items.astype(np.int64))
         self._n_items = histories.n_items
-        self.starts, self.lengths, self.oldest = _cut(histories.offsets, max_length)
+        self.starts, self.lengths, self.oldest = _cut(
+            histories.offsets, max_length, newest_only=newest_only
+        )
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -65,7 +72,7 @@ class Windows(Dataset[WindowBatch]):
         )
 
 
-def _cut(offsets: Int, max_length: int) -> tuple[Int, Int, NDArray[np.bool_]]:
+def _cut(offsets: Int, max_length: int, *, newest_only: bool) -> tuple[Int, Int, NDArray[np.bool_]]:
     """Start, length and "is the oldest" of every window of every non-empty history.
 
     A window after the oldest one begins with the click before its first target, so that every
@@ -73,6 +80,8 @@ def _cut(offsets: Int, max_length: int) -> tuple[Int, Int, NDArray[np.bool_]]:
     """
     lengths = np.diff(offsets)
     n_windows = np.maximum(-(-(lengths - 1) // max_length), (lengths > 0).astype(np.int64))
+    if newest_only:
+        n_windows = np.minimum(n_windows, 1)
     user = np.repeat(np.arange(len(lengths)), n_windows)
     # Counted from the newest: 0, 1, ... within each user.
     first = np.concatenate(([0], np.cumsum(n_windows)[:-1]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import quality
+from bench import ablations, quality
 from bench.rectools import SAME, SHIPPED, THEIRS, our_epoch, ratio, same_sizes
 from bench.trained import CALLS, Trained, seeded, trained
 from bench.trainers.job import Job, load_split, newest, save_split
@@ -137,6 +137,27 @@ def test_wikispeedia_stands_beside_every_baseline(
     values = [figures[f"wikispeedia_ndcg10_{name}"] for name in names]
     assert figures["wikispeedia_ndcg10_best_baseline"] in values
     assert "| item-knn |" in str(figures["encoder_wikispeedia"])
+
+
+def test_ablations_change_one_choice_each() -> None:
+    shown = seeded(quality.RECIPES / "ml-1m.toml", 0, None)
+    runs = [ablations.changed(shown, change, 4) for change in ablations.CHANGES.values()]
+    assert len({run.model_dump_json() for run in runs}) == len(runs)
+    epochs = [run.training.epochs for run in runs if run.training.windows == "all"]
+    assert epochs == [4] * (len(runs) - 1)
+
+
+def test_ablations_stand_beside_the_recipe(
+    recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(ablations, "record_table", lambda name, text, _: kept.update({name: text}))
+    monkeypatch.setattr(
+        ablations, "CHANGES", {"as it is": {}, "2 heads": {"encoder": {"heads": 2}}}
+    )
+    ablations.ablations(data=data, recipe=recipe, epochs=1)
+    assert "| as it is |" in kept["ablations"]
+    assert "| 2 heads |" in kept["ablations"]
 
 
 def test_a_part_of_the_data_leaves_no_figure(

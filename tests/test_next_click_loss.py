@@ -52,18 +52,22 @@ def test_autocast_makes_the_products_in_bf16_and_keeps_float_gradients() -> None
     )
 
 
-def test_shared_negatives_estimate_the_whole_loss() -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+def test_negatives_estimate_the_whole_loss(shared: bool) -> None:
     torch.manual_seed(0)
     states, table, targets = problem(200, n_items=500)
     states = states / 3  # as flat as a catalogue's scores are
     whole = next_click_loss(states, table, targets)
-    estimates = [sampled_next_click_loss(states, table, targets, 100) for _ in range(50)]
+    estimates = [
+        sampled_next_click_loss(states, table, targets, 100, shared=shared) for _ in range(50)
+    ]
     assert torch.stack(estimates).mean().item() == pytest.approx(whole.item(), rel=0.01)
 
 
-def test_a_target_among_the_negatives_is_not_its_own_rival() -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+def test_a_target_among_the_negatives_is_not_its_own_rival(shared: bool) -> None:
     states, table, targets = problem(5, n_items=1)
-    assert sampled_next_click_loss(states, table, targets, 10).item() == 0
+    assert sampled_next_click_loss(states, table, targets, 10, shared=shared).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1000, 101)], ids=["not eight", "many"])

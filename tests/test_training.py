@@ -106,6 +106,15 @@ def test_only_the_oldest_window_asks_the_start_token() -> None:
     assert asked == {(4, 5, 6, 7, 8): False, (0, 1, 2, 3, 4): True}
 
 
+def test_the_newest_window_alone_ends_with_the_newest_click() -> None:
+    windows = Windows(histories_of(list(range(9)), [], [3, 1]), max_length=4, newest_only=True)
+    batch = windows[np.arange(len(windows))]
+    targets = [
+        row[mask].tolist() for row, mask in zip(batch.targets, batch.target_mask, strict=True)
+    ]
+    assert targets == [[5, 6, 7, 8], [3, 1]]
+
+
 def test_batches_hold_every_window_once_and_differ_by_epoch() -> None:
     windows = Windows(walks(), 6)
     batches = LengthGroupedBatches(windows, max_batch_tokens=64, max_batch=16, seed=1)
