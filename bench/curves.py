@@ -1,7 +1,7 @@
 """What an encode costs by length, batch, items of the catalogue, and workers."""
 
-import os
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
@@ -16,7 +16,8 @@ from bench.load import closed_loop, requests, to_the_end
 from bench.peers import Running, persona, running
 from bench.report import plot, table, tell
 from bench.results import record
-from bench.servers.plain_encoder import PlainEncoder
+from service.artifact import open_artifact
+from service.session import Engine, Row
 
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000)
 BATCHES = (1, 4, 16, 64, 256, 1024)
@@ -51,7 +52,7 @@ def curves(
         _shown("workers", "workers", "answers a second", by_workers),
     ]
     about = (
-        "Length: the served graph by itself in one thread, of which the figures are, and a "
+        "Length: the served graphs by themselves in one thread, of which the figures are, and a "
         "worker's answers over one connection. Items: answers over one connection to one worker, "
         "items drawn by 1 / rank, in turn. Batch: two workers, 8 connections. Workers: one history "
         "a request, 32 connections; the load generator shares the cores."
@@ -77,26 +78,25 @@ def _growth(curve: Curve, low: int, high: int) -> float:
 def _by_length(seconds: float, rounds: int) -> tuple[Curve, Curve]:
     """Milliseconds of one history: of the graph alone, and of an answer over HTTP."""
     root = artifacts(max_length=max(LENGTHS))
-    os.environ["BENCH_ONNX"] = str(root / NAME / "1" / "embedding.onnx")
-    encoder = PlainEncoder()
+    engine = Engine(open_artifact(root / NAME / "1"))
     graph: dict[int, list[float]] = {length: [] for length in LENGTHS}
     for _ in range(rounds):
         for length in LENGTHS:
-            rows = loads.of_lengths([length] * 20)
-            graph[length].append(_encode_ms(encoder, rows, seconds / rounds))
+            rows = [Row(array("q", history)) for history in loads.of_lengths([length] * 20)]
+            graph[length].append(_encode_ms(engine, rows, seconds / rounds))
     with running(persona(root, workers=1)) as started:
         served = {length: _served_ms(started, [length], seconds) for length in LENGTHS}
     return {length: median(found) for length, found in graph.items()}, served
 
 
-def _encode_ms(encoder: PlainEncoder, rows: loads.Rows, seconds: float) -> float:
+def _encode_ms(engine: Engine, rows: Sequence[Row], seconds: float) -> float:
     times: list[float] = []
-    encoder.encode(rows[:1])  # warm
+    engine.run("embedding", rows[:1])  # warm
     ends = time.perf_counter() + seconds
     while not times or time.perf_counter() < ends:
-        for history in rows:
+        for row in rows:
             started = time.perf_counter()
-            encoder.encode([history])
+            engine.run("embedding", [row])
             times.append(time.perf_counter() - started)
     return median(times) * 1000
 

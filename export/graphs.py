@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from export.int8 import Bounds
-from export.served import served
+from export.served import PIECES, fuses_all_positions, in_pieces, served
 from model.encoder import UserEncoder
-from service.artifact import ITEM_EMBEDDINGS, WEIGHTS, GraphFact, GraphName, TensorFact
+from service.artifact import ITEM_EMBEDDINGS, LONG, WEIGHTS, GraphFact, GraphName, TensorFact
 
 OPSET = 20  # exports cleanly; 23 emits an Attention operator that ONNX Runtime 1.31 refuses here
 INLINE_BYTES = 256  # smaller constants, such as shapes, stay in the graph
@@ -74,6 +74,8 @@ def graph_modules(encoder: UserEncoder) -> dict[GraphName, EmbeddingGraph]:
         "attention": AttentionGraph(encoder),
         "attention_full": FullAttentionGraph(encoder),
     }
+    if encoder.config.max_length >= LONG and fuses_all_positions(encoder.config):
+        graphs["embedding_long"] = EmbeddingGraph(encoder)
     if encoder.candidates is not None:
         graphs["score"] = ScoreGraph(encoder)
     return graphs
@@ -85,6 +87,7 @@ def graph_fact(name: GraphName, encoder: UserEncoder) -> GraphFact:
     embedding = TensorFact(name="user_embedding", datatype="FP32", shape=[-1, config.width])
     outputs: dict[GraphName, list[tuple[str, list[int]]]] = {
         "embedding": [],
+        "embedding_long": [],
         "attention": [("attention_pooled", [-1, config.heads, -1])],
         "attention_full": [("attention_full", [-1, config.blocks, config.heads, -1, -1])],
         "score": [("scores", [-1, -1]), ("candidate_attention", [-1, -1, config.heads, -1])],
@@ -112,7 +115,9 @@ def export_graphs(
     facts: dict[GraphName, GraphFact] = {}
     with (folder / WEIGHTS).open("wb") as file:
         weights = ExternalWeights(file, table, (folder / ITEM_EMBEDDINGS).stat().st_size)
-        for name, module in graph_modules(served(encoder, bounds)).items():
+        rearranged = served(encoder, bounds)
+        for name, module in graph_modules(rearranged).items():
+            in_pieces(rearranged, PIECES if name == "embedding_long" else 1)
             facts[name] = graph_fact(name, encoder)
             model = to_onnx(module.eval(), facts[name])
             weights.move_out(model)

@@ -25,6 +25,7 @@ from model.attention import Attention, Rotation, Scores
 from model.encoder import Block, EncoderConfig, MaskedSequence, UserEncoder, take
 
 MASKED = -1e30  # added to scores: exp underflows to 0 beside any key, and twice of it is finite
+PIECES = 6  # of the queries of a long history
 
 
 class FlatLinear(nn.Linear):
@@ -70,6 +71,7 @@ class FusedBlock(Block):
 
     joint: nn.Linear | Int8Linear  # queries, keys and values
     turns: Rotation | None  # of every position that there can be
+    pieces: int  # that the queries are computed in
 
     def forward(
         self, x: Tensor, sequence: MaskedSequence, read: Tensor | None
@@ -93,11 +95,11 @@ class FusedBlock(Block):
 
     def _attend(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """Context (B, L, D), not yet projected, of causal self-attention."""
+        if self.pieces > 1:
+            return self._attend_in_pieces(x, sequence)
         mask = sequence.key_mask.int()  # (B, L)
         if self.turns is not None:
-            query, key, value = self.joint(x).chunk(3, dim=-1)  # (B, L, D)
-            query, key = (_turn(y, sequence.positions, self.turns) for y in (query, key))
-            return self._fuse("MultiHeadAttention", query, key, value, None, mask)
+            return self._fuse("MultiHeadAttention", *self._project(x, sequence), None, mask)
         if isinstance(self.joint, Int8Linear):
             layer = self.joint
             inputs = (layer.round(x), layer.weight, layer.bias)
@@ -106,6 +108,35 @@ class FusedBlock(Block):
                 "QAttention", *inputs, *scales, mask, layer.input_zero, layer.weight_zero
             )
         return self._fuse("Attention", x, self.joint.weight.T, self.joint.bias, mask)
+
+    def _project(self, x: Tensor, sequence: MaskedSequence) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, L, D)."""
+        query, key, value = self.joint(x).chunk(3, dim=-1)
+        if self.turns is not None:
+            query, key = (_turn(y, sequence.positions, self.turns) for y in (query, key))
+        return query, key, value
+
+    def _attend_in_pieces(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
+        """The same, each piece of the queries beside no more keys than its last one can see.
+
+        Of what a mask would hide, not even the scores are computed: 5 of 12 products. It takes more
+        operators, so it pays with long histories alone.
+        """
+        heads, n = self.attention.heads, x.shape[1]
+        query, key, value = (
+            y.reshape(*y.shape[:2], heads, -1).transpose(1, 2) for y in self._project(x, sequence)
+        )  # (B, H, L, d)
+        # How far a key lies ahead of a query, times -MASKED, is what its score loses; padding lies
+        # ahead of all. In floats this takes half of the time that comparing and selecting does.
+        place = torch.arange(n, dtype=x.dtype) * -MASKED  # (L,)
+        key_place = torch.where(sequence.key_mask, place, torch.finfo(x.dtype).max)[:, None, None]
+        contexts = []
+        for piece in range(self.pieces):
+            start, end = n * piece // self.pieces, n * (piece + 1) // self.pieces
+            ahead = torch.relu(key_place[..., :end] - place[start:end, None])  # (B, 1, l, k)
+            scores = query[:, :, start:end] @ key[:, :, :end].mT - ahead  # (B, H, l, k)
+            contexts.append(torch.softmax(scores, dim=-1) @ value[:, :, :end])
+        return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 
     def _fuse(self, operator: str, x: Tensor, *inputs: Tensor | None) -> Tensor:
         context: Tensor = torch.onnx.ops.symbolic(
@@ -201,8 +232,8 @@ def served(encoder: UserEncoder, bounds: Mapping[str, Bounds] | None = None) -> 
         bounds: of what goes into each layer, for products in 8 bits.
     """
     encoder = copy.deepcopy(encoder).eval()
-    fuses = _fuses(encoder.config)
-    if fuses:
+    fused = _fuses(encoder.config)
+    if fused:
         encoder.__class__ = FusedEncoder
     for module in list(encoder.modules()):
         if isinstance(module, nn.Linear):
@@ -210,16 +241,24 @@ def served(encoder: UserEncoder, bounds: Mapping[str, Bounds] | None = None) -> 
         if isinstance(module, Block):
             attention = module.attention
             attention.__class__ = BiasedAttention
-            if fuses and isinstance(attention, BiasedAttention):
+            if fused and isinstance(attention, BiasedAttention):
                 attention.fold_queries()
                 module.__class__ = FusedBlock
                 module.joint = _joint(attention)
                 cast("FusedBlock", module).turns = _turns(encoder.config)
+    in_pieces(encoder, 1)
     if bounds is not None:
         # An embedding that is read from the newest position needs the last block there alone.
         read_once = encoder.config.pooling == "newest"
         round_blocks(encoder.blocks, bounds, len(encoder.blocks) - read_once)
     return encoder
+
+
+def in_pieces(encoder: UserEncoder, pieces: int) -> None:
+    """Sets in how many pieces the served encoder's fused blocks attend."""
+    for module in encoder.modules():
+        if isinstance(module, FusedBlock):
+            module.pieces = pieces
 
 
 def _joint(attention: Attention) -> FlatLinear:
@@ -229,6 +268,11 @@ def _joint(attention: Attention) -> FlatLinear:
         joint.weight.copy_(torch.cat([layer.weight for layer in layers]))
         joint.bias.copy_(torch.cat([layer.bias for layer in layers]))
     return joint
+
+
+def fuses_all_positions(config: EncoderConfig) -> bool:
+    """Whether a fused block attends from every position, and not from the newest alone."""
+    return _fuses(config) and (config.blocks > 1 or config.pooling != "newest")
 
 
 def _fuses(config: EncoderConfig) -> bool:

@@ -4,7 +4,8 @@
         manifest.json          names, shapes, versions, checksums, training data, metrics
         manifest.sha256        checksum of the manifest (`sha256sum -c` reads it)
         embedding.onnx         item_ids (B, L), key_mask (B, L) -> user_embedding (B, D)
-        attention.onnx         the same, and attention_pooled (B, H, 1 + L)
+        embedding_long.onnx    the same, faster from LONG clicks on; of models that read so many
+        attention.onnx         embedding.onnx, and attention_pooled (B, H, 1 + L)
         attention_full.onnx    the same, and attention_full (B, blocks, H, 1 + L, 1 + L)
         score.onnx             source-target artifacts: candidate_ids (B, N) too
                                -> scores (B, N), candidate_attention (B, N, H, L)
@@ -49,7 +50,9 @@ PARITY = "parity.json"
 MODEL_CARD = "README.md"
 DEFAULT = "default"  # beside the models' folders
 
-GraphName = Literal["embedding", "attention", "attention_full", "score"]
+LONG = 320  # clicks, padding included, from which a run takes `embedding_long`
+
+GraphName = Literal["embedding", "embedding_long", "attention", "attention_full", "score"]
 ItemId = str | int
 Facts = dict[str, object]
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.artifact import Artifact, GraphName
+from service.artifact import LONG, Artifact, GraphName
 from service.errors import ArtifactError
 from service.histories import ItemIndex, pad_rows
 
@@ -45,11 +45,19 @@ class Engine:
     def run(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
         """Computes a batch: for each row its slice of the graph's outputs, padding included.
 
+        For `embedding`, long histories are computed by `embedding_long`.
+
         `embedding`: (D,). `attention`: (D,), (H, 1 + L). `attention_full`: (D,),
         (blocks, H, 1 + L, 1 + L). `score`: (N,), (N, H, L).
         """
         item_ids, key_mask = pad_rows([row.history for row in rows])  # (B, L)
         feeds: dict[str, NDArray[Any]] = {"item_ids": item_ids, "key_mask": key_mask}
+        if (
+            graph == "embedding"
+            and item_ids.shape[1] >= LONG
+            and "embedding_long" in self._sessions
+        ):
+            graph = "embedding_long"
         if graph == "score":
             feeds["candidate_ids"], _ = pad_rows([row.candidates for row in rows])  # (B, N)
         return list(zip(*self._sessions[graph].run(self._outputs[graph], feeds), strict=True))
