@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import Overloaded, ServiceError
+from service.errors import Overloaded, Place, ServiceError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS
@@ -111,7 +111,7 @@ async def _answer(handler: Handler, request: Request) -> Response:
         return _answer_service_error(request, error)
 
 
-def _error(status: int, code: str, message: str, path: tuple[str | int, ...] = ()) -> Response:
+def _error(status: int, code: str, message: str, path: Place = ()) -> Response:
     error = {"code": code, "message": message, "path": path}
     return Response(orjson.dumps({"error": error}), status, media_type="application/json")
 

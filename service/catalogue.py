@@ -11,17 +11,23 @@ import mmap
 import zlib
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.artifact import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS, Artifact, ItemId
+from service.bulk import BulkRows, Unfit
 from service.errors import ArtifactError
 
 # A dict finds a click in 0.03 µs, the files in 0.4 µs; up to here it stays below 15 MB a worker.
 LARGE_CATALOGUE = 100_000
+Found = tuple["array[int]", int]  # the rows of a history's items, and how many are unknown
+MANY = 2048  # ids of a request, from which searching them all at once is faster
 
 
 class ItemRows(Protocol):
@@ -31,6 +37,9 @@ class ItemRows(Protocol):
 
     def find(self, item_ids: Sequence[ItemId]) -> Sequence[int]:
         """The row of every item; `n_items` is that of unknown ones."""
+
+    def find_all(self, histories: Sequence[Sequence[ItemId]]) -> list[Found]:
+        """The same of several histories, and how many items of each are unknown."""
 
 
 class _RowsById(dict[ItemId, int]):
@@ -43,12 +52,13 @@ class _RowsById(dict[ItemId, int]):
 
 
 class RowsInMemory:
-    """The rows of a catalogue of any size, in a dict."""
+    """The rows of a catalogue of any size: in a dict, and for large requests in `service.bulk`."""
 
     def __init__(self, item_ids: Sequence[ItemId]) -> None:
         self.n_items = len(item_ids)
         self._rows = _RowsById(zip(item_ids, range(self.n_items), strict=True))
         self._rows.unknown = self.n_items
+        self._bulk = _bulk(item_ids)
 
     def find(self, item_ids: Sequence[ItemId]) -> Sequence[int]:
         """The row of every item; `n_items` is that of unknown ones."""
@@ -58,6 +68,20 @@ class RowsInMemory:
         # several items at a time, and needs a quarter less than with `map`.
         rows: tuple[int, ...] = itemgetter(*item_ids)(self._rows)
         return rows
+
+    def find_all(self, histories: Sequence[Sequence[ItemId]]) -> list[Found]:
+        """The same of several histories, and how many items of each are unknown."""
+        if self._bulk is not None and sum(map(len, histories)) >= MANY:
+            with suppress(Unfit):
+                return _split(self._bulk.find(histories), histories, self.n_items)
+        return _one_by_one(self, histories)
+
+
+def _bulk(item_ids: Sequence[ItemId]) -> BulkRows | None:
+    try:
+        return BulkRows(item_ids)
+    except Unfit:
+        return None
 
 
 class RowsInFiles:
@@ -85,6 +109,25 @@ class RowsInFiles:
                 slot = (slot + 1) % n_slots
             rows.append(row)
         return rows
+
+    def find_all(self, histories: Sequence[Sequence[ItemId]]) -> list[Found]:
+        """The same of several histories, and how many items of each are unknown."""
+        return _one_by_one(self, histories)
+
+
+def _one_by_one(rows: ItemRows, histories: Sequence[Sequence[ItemId]]) -> list[Found]:
+    found = map(rows.find, histories)
+    return [(array("q", rows_), rows_.count(rows.n_items)) for rows_ in found]
+
+
+def _split(
+    rows: NDArray[np.int64], histories: Sequence[Sequence[ItemId]], unknown: int
+) -> list[Found]:
+    ends = [0, *accumulate(map(len, histories))]
+    before = np.concatenate(([0], np.cumsum(rows == unknown)))[ends]  # unknown ones
+    flat = array("q", rows.tobytes())
+    pieces = [flat[start:end] for start, end in pairwise(ends)]
+    return list(zip(pieces, np.diff(before).tolist(), strict=True))
 
 
 def write_rows(item_ids: Sequence[ItemId], folder: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.artifact import GraphName, ItemId
 from service.disconnect import Receive
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, Place
 from service.histories import MappedHistory, UnknownItems
 from service.models import Model
 from service.schema import EncodeRequest, History, NamedHistory
@@ -62,9 +62,10 @@ def map_histories(
     """
     refuse_more("the request", len(histories), settings.max_histories, "histories")
     ids: list[ItemId | None] = []
-    mapped = []
+    clicks: list[list[ItemId]] = []
+    paths: list[Place] = []
     for number, history in enumerate(histories):
-        path: tuple[str | int, ...] = ("histories", number)
+        path: Place = ("histories", number)
         if isinstance(history, NamedHistory):
             user_id, items, path = history.id, history.items, (*path, "items")
         else:
@@ -73,12 +74,13 @@ def map_histories(
             limit = settings.max_history_items
             refuse_more(f"history {number}", len(items), limit, "items", path)
         ids.append(user_id)
-        mapped.append(model.index.map_history(items, unknown_items, path))
-    return ids, mapped
+        clicks.append(items)
+        paths.append(path)
+    return ids, model.index.map_histories(clicks, unknown_items, paths)
 
 
 def refuse_more(
-    place: str, value: int, limit: int, unit: str, path: tuple[str | int, ...] = ("histories",)
+    place: str, value: int, limit: int, unit: str, path: Place = ("histories",)
 ) -> None:
     """Holds a limit.
 

@@ -13,6 +13,8 @@ ServiceError               500 internal
 
 from typing import ClassVar
 
+Place = tuple[str | int, ...]  # in a request's body, as keys and indices
+
 
 class ServiceError(Exception):
     """Root of this package's errors; the message is fit for a user to read."""
@@ -20,10 +22,10 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, path: tuple[str | int, ...] = ()) -> None:
+    def __init__(self, message: str, *, path: Place = ()) -> None:
         super().__init__(message)
         self.message = message
-        self.path = path  # where in the request body, as keys and indices
+        self.path = path
 
 
 class InvalidRequest(ServiceError):

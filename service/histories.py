@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.artifact import ItemId
 from service.catalogue import ItemRows
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, Place
 
 UnknownItems = Literal["token", "drop", "error"]
 
@@ -35,27 +35,39 @@ class ItemIndex:
         self._rows = rows
         self._max_length = max_length
 
-    def map_history(
-        self,
-        history: list[ItemId],
-        unknown_items: UnknownItems = "token",
-        path: tuple[str | int, ...] = ("histories", 0),
-    ) -> MappedHistory:
-        """Maps a history, keeping its newest `max_length` clicks; `path` is where it stands.
+    def map_history(self, history: list[ItemId]) -> MappedHistory:
+        """Maps one history; unknown items are the unknown item."""
+        return self.map_histories([history], "token", [("histories", 0)])[0]
+
+    def map_histories(
+        self, histories: Sequence[list[ItemId]], unknown_items: UnknownItems, paths: Sequence[Place]
+    ) -> list[MappedHistory]:
+        """Maps histories, keeping the newest `max_length` clicks of each.
+
+        Args:
+            histories: items, oldest to newest.
+            unknown_items: what to do about items that the model does not know.
+            paths: where each history stands in the request.
 
         Raises:
             InvalidRequest: an item is unknown and `unknown_items` is "error".
         """
-        unknown = self._rows.n_items
         if unknown_items == "token":
-            used = history[-self._max_length :]
-            rows = self._rows.find(used)
-            truncated = len(history) - len(used)
-            return MappedHistory(used, array("q", rows), truncated, rows.count(unknown))
-        rows = self._rows.find(history)
+            used = [history[-self._max_length :] for history in histories]
+            return [
+                MappedHistory(items, rows, len(history) - len(items), unknown)
+                for history, items, (rows, unknown) in zip(
+                    histories, used, self._rows.find_all(used), strict=True
+                )
+            ]
+        found = list(zip(histories, self._rows.find_all(histories), paths, strict=True))
         if unknown_items == "error":
-            _refuse_unknown(rows, unknown, history, f"history {path[1]}, item", path)
-        known = [at for at, row in enumerate(rows) if row != unknown]
+            for history, (rows, _), path in found:
+                _refuse_unknown(rows, self._rows.n_items, history, f"history {path[1]}, item", path)
+        return [self._without_unknown(history, rows) for history, (rows, _), _ in found]
+
+    def _without_unknown(self, history: list[ItemId], rows: "array[int]") -> MappedHistory:
+        known = [at for at, row in enumerate(rows) if row != self._rows.n_items]
         newest = known[-self._max_length :]
         return MappedHistory(
             [history[at] for at in newest],
@@ -64,7 +76,7 @@ class ItemIndex:
             len(history) - len(known),
         )
 
-    def map_candidates(self, candidates: list[ItemId], path: tuple[str | int, ...]) -> "array[int]":
+    def map_candidates(self, candidates: list[ItemId], path: Place) -> "array[int]":
         """The rows of candidates; every one must be known.
 
         Raises:
@@ -77,7 +89,7 @@ class ItemIndex:
 
 
 def _refuse_unknown(
-    rows: Sequence[int], unknown: int, items: list[ItemId], place: str, path: tuple[str | int, ...]
+    rows: Sequence[int], unknown: int, items: list[ItemId], place: str, path: Place
 ) -> None:
     if unknown in rows:
         at = rows.index(unknown)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.artifact import Architecture, Facts
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, Place
 
 # 64 bits are what the response can echo. fail_fast: one error is enough to refuse a body, and a
 # body of millions of wrong values would otherwise become millions of error objects.
@@ -220,13 +220,13 @@ def _explain(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(_message(path, detail["type"], detail), path=path)
 
 
-def _path(loc: tuple[str | int, ...], kind: str) -> tuple[str | int, ...]:
+def _path(loc: Place, kind: str) -> Place:
     """`loc` without the names that pydantic gives to the branches of a union."""
     path = tuple(part for part in loc if isinstance(part, int) or part in _FIELDS)
     return (*path, loc[-1]) if kind == "extra_forbidden" and loc[-1] not in _FIELDS else path
 
 
-def _message(path: tuple[str | int, ...], kind: str, detail: Any) -> str:
+def _message(path: Place, kind: str, detail: Any) -> str:
     if kind == "json_invalid":
         return f"the body is not JSON: {detail['ctx']['error']}"
     if kind in {"missing", "extra_forbidden"}:
@@ -240,7 +240,7 @@ def _message(path: tuple[str | int, ...], kind: str, detail: Any) -> str:
     return f"{place(path)}expected {expected}, got {_value(detail['input'])}"
 
 
-def place(path: tuple[str | int, ...]) -> str:
+def place(path: Place) -> str:
     """A path in words: `history 3, item 5: `."""
     words = {"histories": "history", "candidates": "candidate", "items": "item"}
     match path:

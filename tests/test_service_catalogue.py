@@ -2,6 +2,8 @@
 
 import tempfile
 import zlib
+from array import array
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 
 from export.write import Description, write_artifact
 from service.artifact import Artifact, ItemId, open_artifact
+from service.bulk import BulkRows, Unfit
 from service.catalogue import RowsInFiles, RowsInMemory, open_rows, write_rows
 from service.errors import ArtifactError, InvalidRequest
-from service.histories import ItemIndex
+from service.histories import ItemIndex, MappedHistory, UnknownItems
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
 from tests.serving import serving
 from tests.test_artifact import FILES, flip_a_byte
@@ -54,8 +57,8 @@ def test_histories_and_candidates_map_the_same_by_files_and_dict(
     indexes = [ItemIndex(rows, max_length) for rows in (in_files(known), RowsInMemory(known))]
     answers = [
         [
-            index.map_history(history, "token"),
-            index.map_history(history, "drop"),
+            mapped(index, history, "token"),
+            mapped(index, history, "drop"),
             refusal_or_rows(index, history),
         ]
         for index in indexes
@@ -63,11 +66,57 @@ def test_histories_and_candidates_map_the_same_by_files_and_dict(
     assert answers[0] == answers[1]
 
 
+def mapped(index: ItemIndex, history: list[ItemId], unknown: UnknownItems) -> MappedHistory:
+    return index.map_histories([history], unknown, [("histories", 0)])[0]
+
+
 def refusal_or_rows(index: ItemIndex, items: list[ItemId]) -> object:
     try:
-        return index.map_history(items, "error").rows, index.map_candidates(items, ("candidates",))
+        return mapped(index, items, "error").rows, index.map_candidates(items, ("candidates",))
     except InvalidRequest as error:
         return error.message, error.path
+
+
+strings = st.text(st.sampled_from("aä€𐍈"), max_size=22)  # of 1 to 4 bytes a character
+
+
+@given(
+    known=st.lists(strings, min_size=1, max_size=40, unique=True),
+    asked=st.lists(st.lists(strings, max_size=4), max_size=8),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_many_at_once_have_the_rows_that_each_has(
+    known: list[ItemId], asked: list[list[ItemId]], data: st.DataObject
+) -> None:
+    histories = [data.draw(st.permutations(known)), *asked]
+    rows = RowsInMemory(known)
+    each = [(array("q", found), found.count(len(known))) for found in map(rows.find, histories)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.catalogue.MANY", 1)
+        assert rows.find_all(histories) == each
+    with suppress(Unfit):  # of ids of more than 64 bytes
+        assert BulkRows(known).find(histories).tolist() == [
+            row for found, _ in each for row in found
+        ]
+
+
+@pytest.mark.parametrize("known", [["a", 1], ["a\0b"], ["a" * 65]], ids=["integer", "NUL", "long"])
+def test_catalogues_that_bulk_has_no_place_for_are_asked_one_by_one(known: list[ItemId]) -> None:
+    with pytest.raises(Unfit):
+        BulkRows(known)
+    rows = RowsInMemory(known)
+    histories = [[*known, "never seen"]] * 1500
+    found = rows.find_all(histories)
+    assert found == [(array("q", range(len(known) + 1)), 1)] * 1500
+
+
+@pytest.mark.parametrize("strange", [7, "a\0b", "b" * 65, "\ud800"])
+def test_strange_ids_among_thousands_are_just_unknown(strange: ItemId) -> None:
+    known: list[ItemId] = [f"item {row}" for row in range(3000)]
+    found = RowsInMemory(known).find_all([known, [], [strange, "item 7"], ["item 2999"]])
+    assert [rows.tolist() for rows, _ in found] == [list(range(3000)), [], [3000, 7], [2999]]
+    assert [unknown for _, unknown in found] == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("known", [["plumless", "other"], ["buckeroo", "plumless"]])
