@@ -29,8 +29,8 @@ from service.logs import frames
 from service.timeouts import Timeouts
 
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
-RUN_COST_TOKENS = 16  # the fixed cost of a run, in tokens that take as long to compute
-MAX_MISFITS = 32  # pieces that a run passes over before it starts as it is
+RUN_COST_TOKENS = 24  # the fixed cost of a run, in tokens that take as long to compute
+MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
 
 logger = logging.getLogger(__name__)
 
