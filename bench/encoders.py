@@ -20,9 +20,11 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from bench.loads import CATALOGUE, MAX_LENGTH, item_ids
+from bench.loads import CATALOGUE, MAX_LENGTH, histories, item_ids
+from export.int8 import Int8
 from export.write import Description, write_artifact
 from model.encoder import EncoderConfig, UserEncoder, take
+from model.histories import Cases, Histories
 from service import artifact as format_
 from service.artifact import Manifest, checksum, manifest_checksum_line
 from service.catalogue import LARGE_CATALOGUE, write_rows
@@ -32,9 +34,11 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "person
 NAME = "bench"
 
 
-def artifacts(width: int = 64, max_length: int = MAX_LENGTH) -> Path:
+def artifacts(width: int = 64, max_length: int = MAX_LENGTH, *, int8: bool = False) -> Path:
     """A root folder with the artifact `bench`, version 1."""
-    return _kept(f"{width}-wide-{max_length}-long", lambda root: _export(root, width, max_length))
+    name = f"{width}-wide-{max_length}-long{'-int8' * int8}"
+    data = _clicks() if int8 else None
+    return _kept(name, lambda root: _export(root, width, max_length, data))
 
 
 @contextmanager
@@ -56,9 +60,18 @@ def _encoder(width: int = 64, max_length: int = MAX_LENGTH) -> UserEncoder:
     return UserEncoder(EncoderConfig(width=width, max_length=max_length), CATALOGUE).eval()
 
 
-def _export(root: Path, width: int, max_length: int) -> None:
+def _export(root: Path, width: int, max_length: int, int8: Int8 | None) -> None:
     about = Description(NAME, description="Random weights, for benchmarks.")
-    write_artifact(_encoder(width, max_length), item_ids(), about, root)
+    write_artifact(_encoder(width, max_length), item_ids(), about, root, int8)
+
+
+def _clicks() -> Int8:
+    """What 8 bits are fitted to and checked on; random weights have no ranking to lose."""
+    rows = histories("films", 1024)
+    users, offsets = list(range(len(rows))), np.cumsum([0, *map(len, rows)])
+    films = Histories(users, item_ids(), np.concatenate(rows).astype(np.int32), offsets)
+    newest = films.items[films.offsets[1:] - 1].astype(np.int64)
+    return Int8(films, Cases(films.without_newest(), newest), remove_seen=False)
 
 
 class PlainGraph(nn.Module):

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Annotated
 
 import typer
 
-from bench import load, loads
+from bench import encoders, load, loads
 from bench.load import Load, closed_loop, open_loop
 from bench.peers import (
     MOSEC,
@@ -41,22 +41,26 @@ class Compared:
 
     figure: str
     servers: Sequence[str]
-    target: float
+    target: float | None
+    ours: str = "Persona"
 
 
+INT8 = "Persona, int8"
 MOSECS = [MOSEC.name, MOSEC_BATCHING.name]
 COMPARED = (
     Compared("online_vs_reference", [REFERENCE.name], 1.0),
     Compared("online_vs_mosec_news", MOSECS, 1.5),
     Compared("online_vs_mosec_films", MOSECS, 2.0),
+    Compared("online_int8_vs_mosec_films", MOSECS, None, INT8),
     Compared("online_vs_best_python_peer", [server.name for server in OTHERS], 7.0),
 )
 
 
 def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> None:
     """Closed loop, 32 connections: answers a second."""
+    rounded = replace(persona(encoders.artifacts(int8=True)), name=INT8)
     others = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS) if peers else ()
-    series, silent = closed_rounds((persona(), REFERENCE, *others), rounds, seconds)
+    series, silent = closed_rounds((persona(), rounded, REFERENCE, *others), rounds, seconds)
     command = f"python -m bench online --rounds {rounds} --seconds {seconds:g}"
     for mix in MIXES:
         of = {name: rates(loads_) for name, loads_ in series[mix].items()}
@@ -102,7 +106,9 @@ def rates(loads_: Sequence[Load]) -> list[float]:
     return [load_.per_second for load_ in loads_]
 
 
-def ratios(of: Mapping[str, Sequence[float]], mix: loads.Mix) -> dict[str, tuple[float, float]]:
+def ratios(
+    of: Mapping[str, Sequence[float]], mix: loads.Mix
+) -> dict[str, tuple[float, float | None]]:
     """Figures of a mix with their targets, from each server's answers a second in every round."""
     found = {}
     for compared in COMPARED:
@@ -110,8 +116,8 @@ def ratios(of: Mapping[str, Sequence[float]], mix: loads.Mix) -> dict[str, tuple
         if not name.endswith(MIXES):
             name = f"{name}_{mix}"
         medians = [median(of[server]) for server in compared.servers if server in of]
-        if medians and name.endswith(mix):
-            found[name] = (round(median(of["Persona"]) / max(medians), 3), compared.target)
+        if medians and compared.ours in of and name.endswith(mix):
+            found[name] = (round(median(of[compared.ours]) / max(medians), 3), compared.target)
     return found
 
 
@@ -123,7 +129,8 @@ def _told(
         f"Answers a second, median of {rounds} rounds of {seconds:g} s [least to most], and the "
         f"share of failed requests; {load.CONNECTIONS} connections, closed loop by {generator} on "
         "the same cores. All but Persona run the same encoder as plain fp32 ONNX, are given rows "
-        "of the item table instead of item ids, and validate what their framework makes them."
+        "of the item table instead of item ids, and validate what their framework makes them. "
+        "Targets are of Persona in fp32; int8 is the same encoder exported with `--int8`."
     )
     missing = (f"\n{name} did not answer: `{why}`" for name, why in silent.items())
     return "\n".join([about, "", table(["server", *MIXES], _rows(series)), *missing])
