@@ -38,12 +38,18 @@ class NextClick(L.LightningModule):
     """An encoder with its objective, optimiser and validation."""
 
     def __init__(
-        self, encoder: UserEncoder, recipe: TrainingRecipe, steps: int, split: Split, *, seen: bool
+        self,
+        encoder: UserEncoder,
+        recipe: TrainingRecipe,
+        batches: int,
+        split: Split,
+        *,
+        seen: bool,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.recipe = recipe
-        self._steps = steps  # of the whole run, for the schedule
+        self._batches = batches  # an epoch, of all processes
         self._validation = split.validation
         self._remove_seen = seen
 
@@ -65,16 +71,24 @@ class NextClick(L.LightningModule):
             shared=self.recipe.share_negatives,
         )
         size = len(shown)
-        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log(
+            "loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=size,
+            sync_dist=True,
+        )
         return loss
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002  # see above
-        """Ranks the validation cases; one step does all, in batches of like length."""
+        """Ranks the validation cases; one step does all, in every process, by like length."""
         scorer = EncoderScorer(self.encoder)
         metrics = evaluate_scorer(scorer, self._validation, remove_seen=self._remove_seen).metrics
         for name, estimate in metrics.estimates.items():
             shown = name == self.recipe.monitor
-            self.log(name, estimate.mean, prog_bar=shown, batch_size=1)
+            self.log(name, estimate.mean, prog_bar=shown, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up, then constant or cosine down to a tenth."""
@@ -99,7 +113,8 @@ class NextClick(L.LightningModule):
         warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
         if self.recipe.schedule == "constant":
             return warm
-        done = min(1.0, step / self._steps)
+        steps = math.ceil(self._batches / self.trainer.world_size) * self.recipe.epochs
+        done = min(1.0, step / steps)
         return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -118,6 +133,11 @@ class Speed(Callback):
         batch: WindowBatch = arguments[3]  # after trainer, module and outputs
         self.seconds += time.perf_counter() - self._started
         self.clicks += int(batch.target_mask.sum())
+
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Adds up the clicks of all processes."""
+        clicks = torch.tensor(float(self.clicks), device=trainer.strategy.root_device)
+        self.clicks = int(trainer.strategy.reduce(clicks, reduce_op="sum"))
 
 
 @dataclass(frozen=True)
@@ -138,12 +158,20 @@ class TrainingResult:
 
 
 def train_encoder(
-    recipe: Recipe, split: Split, run: Path, *, progress: bool = True
+    recipe: Recipe,
+    split: Split,
+    run: Path,
+    *,
+    progress: bool = True,
+    devices: int | Literal["auto"] = "auto",
 ) -> TrainingResult:
     """Trains into the folder `run`, going on from its last checkpoint if there is one.
 
     Checkpoints are written after each validation: `checkpoints/last.ckpt`, and `best.ckpt` by the
     recipe's monitor. `curves/version_<n>/metrics.csv` holds the learning curves, one file a call.
+
+    On several devices, by default all GPUs, Lightning starts the same command once more for each
+    other device; every step then learns from a batch a device.
     """
     training = recipe.training
     torch.manual_seed(training.seed)
@@ -154,10 +182,9 @@ def train_encoder(
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed
     )
-    steps = len(batches) * training.epochs
-    module = NextClick(encoder, training, steps, split, seen=recipe.data.remove_seen)
+    module = NextClick(encoder, training, len(batches), split, seen=recipe.data.remove_seen)
     speed, best = Speed(), _best_checkpoint(training, run)
-    trainer = _trainer(training, run, len(batches), [speed, best], progress=progress)
+    trainer = _trainer(training, run, [speed, best], progress=progress, devices=devices)
     started = time.monotonic()
     _fit(trainer, module, DataLoader(windows, batch_size=None, sampler=batches), run)
     return TrainingResult(
@@ -189,7 +216,12 @@ def _best_checkpoint(recipe: TrainingRecipe, run: Path) -> ModelCheckpoint:
 
 
 def _trainer(
-    recipe: TrainingRecipe, run: Path, steps: int, callbacks: list[Callback], *, progress: bool
+    recipe: TrainingRecipe,
+    run: Path,
+    callbacks: list[Callback],
+    *,
+    progress: bool,
+    devices: int | Literal["auto"],
 ) -> L.Trainer:
     callbacks = [*callbacks, EarlyStopping(recipe.monitor, mode="max", patience=recipe.patience)]
     if recipe.averaging:
@@ -197,12 +229,14 @@ def _trainer(
         callbacks = [WeightAveraging(avg_fn=moving_mean(recipe.averaging)), *callbacks]
     return L.Trainer(
         max_epochs=recipe.epochs,
+        devices=devices,
+        use_distributed_sampler=False,  # batches are dealt out by `LengthGroupedBatches`
         precision=bf16_where_fast() if recipe.precision == "auto" else recipe.precision,
         gradient_clip_val=recipe.gradient_clip,
         check_val_every_n_epoch=recipe.validate_every,
         callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
         logger=CSVLogger(run, name="curves"),  # a new version for each resumption
-        log_every_n_steps=steps,  # epochs are what is logged
+        log_every_n_steps=1,  # nothing is logged but by epoch
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,

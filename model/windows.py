@@ -1,12 +1,13 @@
 """Training windows: every click a target once, batches of like length, padding made in bulk."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
 from model.histories import Histories, Int, length_grouped
@@ -95,6 +96,8 @@ class LengthGroupedBatches(Sampler[Int]):
     """Batches of windows of like length, other ones each epoch, the same for a seed and epoch.
 
     The number of batches is the same every epoch: only windows of equal length change places.
+    Processes that train together (`torch.distributed`) take turns; where batches are no multiple
+    of them, some are learned from twice, because all must take as many steps.
     """
 
     def __init__(self, windows: Windows, max_batch_tokens: int, max_batch: int, seed: int) -> None:
@@ -109,9 +112,22 @@ class LengthGroupedBatches(Sampler[Int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._n_batches
+        return math.ceil(self._n_batches / _rank_of()[1])
 
     def __iter__(self) -> Iterator[Int]:
         # A generator: Lightning makes the first iterator before it says which epoch resumes.
         rng = np.random.default_rng((self._seed, self._epoch))
-        yield from length_grouped(self._lengths, *self._budget, rng)
+        batches = length_grouped(self._lengths, *self._budget, rng)
+        rank, processes = _rank_of()
+        if processes > 1:
+            everybodys = list(batches)
+            everybodys += everybodys[: -len(everybodys) % processes]
+            batches = iter(everybodys[rank::processes])
+        yield from batches
+
+
+def _rank_of() -> tuple[int, int]:
+    """Which of the processes that train together this one is, and how many they are."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()

@@ -81,6 +81,7 @@ def _run() -> None:
             log_config=_log_config(settings.log_level),
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks who calls, and each request would pay for it
             timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),
         )
         _run_workers(config) if workers > 1 else _run_here(config)

@@ -20,6 +20,14 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Seed, in place of the recipe's `training.seed`.")
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that train together, a GPU each or all on CPUs.  "
+            "[default: every GPU, or one process]",
+            min=1,
+        ),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Train a user encoder on clicks.
@@ -32,6 +40,7 @@ def train(
     Without a recipe: persona train --data clicks.csv --output runs/mine
     """
     import logging
+    import os
 
     from model.curves import draw_learning_curve
     from model.default_recipe import default_recipe
@@ -47,13 +56,19 @@ def train(
     if seed is not None:
         training = chosen.training.model_copy(update={"seed": seed})
         chosen = chosen.model_copy(update={"training": training})
-    console = Console()
-    begin(output, chosen, histories, fact)
+    # Where several devices train, Lightning gives each process but the first a rank of its own.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    console = Console(quiet=not first)
+    if first:
+        begin(output, chosen, histories, fact)
     console.print(
         f"{fact.file}: {fact.users:,} users, {fact.items:,} items, {fact.clicks:,} clicks"
         + (f", {fact.broken_rows:,} broken rows left out" if fact.broken_rows else "")
     )
-    result = train_encoder(chosen, split(histories, chosen.data), output, progress=progress)
+    parts = split(histories, chosen.data)
+    result = train_encoder(chosen, parts, output, progress=progress, devices=devices or "auto")
+    if not first:
+        return
     write_json(output / TRAINING, asdict(result))
     draw_learning_curve(output, result.monitor)
     console.print(

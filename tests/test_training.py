@@ -1,6 +1,8 @@
 """Training: windows that lose no click, a run that survives SIGKILL, recipes that are checked."""
 
+import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from model.encoder import EncoderConfig
 from model.errors import RecipeError
 from model.histories import Histories, held_out_users
 from model.objective import objective
+from model.readers import read_clicks
 from model.recipe import Recipe, TrainingRecipe, read_recipe
 from model.train import load_encoder, moving_mean, train_encoder
 from model.windows import LengthGroupedBatches, Windows
@@ -125,6 +128,43 @@ def test_batches_hold_every_window_once_and_differ_by_epoch() -> None:
         assert sorted(row for batch in epochs[-1] for row in batch) == list(range(len(windows)))
         assert len(epochs[-1]) == len(batches)
     assert epochs[0] == epochs[2] != epochs[1]
+
+
+@pytest.mark.parametrize("processes", [2, 3])  # of 20 batches
+def test_processes_that_train_together_deal_out_the_batches(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = LengthGroupedBatches(Windows(walks(), 6), 64, 16, seed=1)
+    whole = [batch.tolist() for batch in batches]
+    hands = []
+    for rank in range(processes):
+        monkeypatch.setattr("model.windows._rank_of", lambda rank=rank: (rank, processes))
+        hands.append([batch.tolist() for batch in batches])
+        assert len(hands[-1]) == len(batches)
+    dealt = [batch for turn in zip(*hands, strict=True) for batch in turn]
+    assert dealt[: len(whole)] == whole
+    assert dealt[len(whole) :] == whole[: len(dealt) - len(whole)]
+
+
+@pytest.mark.timeout(180)
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    recipe, run = tmp_path / "walk.toml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    data = write_walks(tmp_path / "walks.txt")
+    program = str(Path(sys.executable).with_name("persona"))
+    options = f"--recipe {recipe} --data {data} --output {run} --devices 2 --no-progress"
+    command = [program, "train", *options.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("best validation") == 1  # the second process keeps quiet
+    facts = json.loads((run / "training.json").read_text())
+    assert facts["epochs"] == 6
+    assert facts["best"] > 0.5
+    (curves,) = (run / "curves").iterdir()
+    with (curves / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
+    train = held_out_users(read_clicks(data)[0], 0.2, seed=0).train
+    whole = len(LengthGroupedBatches(Windows(train, 6), 16_384, 16, seed=0))
+    assert steps[-1] + 1 == 6 * math.ceil(whole / 2)
 
 
 def test_training_learns_an_easy_walk(tmp_path: Path) -> None:
