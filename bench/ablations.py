@@ -31,6 +31,7 @@ CHANGES: dict[str, Change] = {
     "64 negatives of its own a position": {"training": {"negatives": 64, "share_negatives": False}},
     "1 block": {"encoder": {"blocks": 1}},
     "max_length 50": {"encoder": {"max_length": 50}},
+    "constant learning rate": {"training": {"schedule": "constant"}},
 }
 
 
