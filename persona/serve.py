@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from uvicorn import Config
 
+HTTP = "service.one_write:OneWriteProtocol"
 Artifacts = Annotated[
     Path | None, typer.Option(help="Folder of <name>/<version>/.  [default: artifacts]")
 ]
@@ -76,7 +77,7 @@ def _run() -> None:
             workers=workers,
             log_level=settings.log_level,
             loop="uvloop",
-            http="httptools",
+            http=HTTP,
             ws="none",
             log_config=_log_config(settings.log_level),
             access_log=False,

@@ -97,11 +97,10 @@ class _Application(FastAPI):
 
     def _count(self, path: str, status: int, seconds: float) -> None:
         route = path if path in self._seconds else "other"
-        self._seconds[route].observe(seconds)
         answered = self._answered.get((route, status))
         if answered is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
-        self.state.service.tally.count(answered)
+        self.state.service.tally.answered(answered, self._seconds[route], seconds)
 
 
 async def _answer(handler: Handler, request: Request) -> Response:

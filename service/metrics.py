@@ -47,6 +47,7 @@ class Tally:
     def __init__(self) -> None:
         self._counted: dict[Counter, int] = {}
         self._seen: dict[Gauge, int] = {}
+        self._observed: list[tuple[Histogram, float]] = []
 
     def count(self, counter: Counter, amount: int = 1) -> None:
         """Adds to a counter."""
@@ -54,14 +55,22 @@ class Tally:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._counted[counter] = self._counted.get(counter, 0) + amount
 
+    def answered(self, requests: Counter, duration: Histogram, seconds: float) -> None:
+        """Counts a request and how long it took."""
+        self.count(requests)
+        self._observed.append((duration, seconds))
+
     def flush(self) -> None:
         """Makes all of it known."""
         for counter, amount in self._counted.items():
             counter.inc(amount)
         for gauge, value in self._seen.items():
             gauge.set(value)
+        for histogram, seconds in self._observed:
+            histogram.observe(seconds)
         self._counted.clear()
         self._seen.clear()
+        self._observed.clear()
 
     def of_runs(self, model: str) -> Callable[[int, int, int, int], None]:
         """What a model's batcher calls after each run: with what the run took and left."""

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from persona.serve import HTTP
 from service.app import create_app
 from service.settings import Settings
 
@@ -43,7 +44,7 @@ def serving(artifacts: Path, **settings: Any) -> Iterator[httpx.Client]:
     app = create_app(Settings(artifacts=artifacts, **settings))
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, port=port, access_log=False, log_level="critical", ws="none")
+        uvicorn.Config(app, port=port, http=HTTP, access_log=False, log_level="critical", ws="none")
     )
     thread = threading.Thread(target=server.run)
     thread.start()
