@@ -14,7 +14,7 @@ import typer
 from numpy.typing import NDArray
 
 from bench import encoders, load, loads
-from bench.load import closed_loop, to_the_end
+from bench.load import closed_loop, steady
 from bench.loads import Rows
 from bench.peers import Body, Running, persona, persona_body, running
 from bench.report import table, tell
@@ -84,8 +84,7 @@ def users_a_second(started: Running, mix: Mixed, seconds: float) -> float:
         RuntimeError: a request failed.
     """
     requests = load.requests(started.server, batches(mix))
-    to_the_end(started.port, requests, seconds / 5, CONNECTIONS)  # warm
-    answered = to_the_end(started.port, requests, seconds, CONNECTIONS)
+    answered = steady(started.port, requests, seconds, CONNECTIONS)
     if answered.failed:
         raise RuntimeError(f"{answered.failed:.1%} of the batches of {mix} failed")
     return answered.per_second * BATCH

@@ -12,7 +12,7 @@ import typer
 from bench import loads
 from bench.batch import batches
 from bench.encoders import NAME, artifacts, resized
-from bench.load import closed_loop, requests, to_the_end
+from bench.load import closed_loop, requests, steady
 from bench.peers import Running, persona, running
 from bench.report import plot, table, tell
 from bench.results import record
@@ -130,8 +130,7 @@ def _by_batch(mix: str, seconds: float) -> Curve:
     with running(persona()) as started:
         for size in BATCHES:
             load = requests(started.server, batches(mix, 20, size))
-            to_the_end(started.port, load, seconds / 5, 8)  # warm
-            curve[size] = to_the_end(started.port, load, seconds, 8).per_second * size
+            curve[size] = steady(started.port, load, seconds, 8).per_second * size
     return curve
 
 

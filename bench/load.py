@@ -2,10 +2,9 @@
 
 Closed loop: every connection sends its next request when it has its answer; what a server can do
 at most. `wrk` does it where it is installed, as it takes least from the two cores that it shares
-with the server. `to_the_end` does it for large requests: the answers under way when time is up
-count too, with the time they take. Open loop: requests are due at
-times of their own (Poisson), and a latency counts from when a request was due, so a server that
-stalls pays for all whom it keeps waiting.
+with the server. `steady` does it for large requests. Open loop: requests are due at times of their
+own (Poisson), and a latency counts from when a request was due, so a server that stalls pays for
+all whom it keeps waiting.
 """
 
 import json
@@ -71,7 +70,7 @@ def closed_loop(
         RuntimeError: wrk failed; the message is its own.
     """
     if shutil.which("wrk") is None:
-        return to_the_end(port, load, seconds, connections)
+        return steady(port, load, seconds, connections)
     with tempfile.NamedTemporaryFile() as file:
         for request in load:
             file.write(b"%d\n%b" % (len(request), request))
@@ -93,9 +92,14 @@ def closed_loop(
     return Load(good / seconds, failed / max(1, failed + good), percentiles)
 
 
-def to_the_end(port: int, load: Sequence[bytes], seconds: float, connections: int) -> Load:
-    """Closed loop that waits for every answer."""
-    return _play(port, load, np.zeros(int(seconds * 20_000)), connections, until=seconds)
+def steady(port: int, load: Sequence[bytes], seconds: float, connections: int) -> Load:
+    """Closed loop that counts the answers of a stretch of time in which all connections are busy.
+
+    It begins a fifth of that time before, and ends with requests under way: a server's workers
+    neither start together nor come to their last answers together.
+    """
+    warm, until = seconds / 5, seconds * 6 / 5
+    return _play(port, load, np.zeros(int(until * 20_000)), connections, since=warm, until=until)
 
 
 def open_loop(
@@ -118,9 +122,14 @@ def _play(
     load: Sequence[bytes],
     due_s: NDArray[np.float64],
     connections: int,
+    *,
+    since: float = 0.0,
     until: float = float("inf"),
 ) -> Load:
-    """Sends each request when it is due, or as soon as a connection is free."""
+    """Sends each request when it is due, or as soon as a connection is free.
+
+    Answers count that come between `since` and `until`.
+    """
     due, sent, refused = due_s.tolist(), 0, 0
     closed = until < float("inf")  # a request is due when there is a connection for it
     latencies: list[float] = []
@@ -130,25 +139,30 @@ def _play(
         busy: dict[int, float] = {}  # and since when a request on it is due
         started = time.perf_counter()
         now = 0.0
-        while busy or (sent < len(due) and now < until):
-            while idle and sent < len(due) and due[sent] <= now < until:
+        while now < until and (busy or sent < len(due)):
+            while idle and sent < len(due) and due[sent] <= now:
                 number = idle.popleft()
                 open_[number].sendall(load[sent % len(load)])
                 busy[number] = max(due[sent], now) if closed else due[sent]
                 sent += 1
-            waits = idle and sent < len(due) and now < until
+            waits = idle and sent < len(due)
             ready = _wait(list(busy), due[sent] - now if waits else PATIENCE_S)
             for number in ready:
                 ok = _read(open_[number])
                 now = time.perf_counter() - started
-                since = busy.pop(number)
-                refused += not ok
-                if ok:
-                    latencies.append(now - since)
+                asked = busy.pop(number)
+                if since <= now < until:
+                    refused += not ok
+                    if ok:
+                        latencies.append(now - asked)
                 idle.append(number)
             now = time.perf_counter() - started
     answers = len(latencies)
-    return Load(answers / now, refused / max(1, answers + refused), np.array(latencies) * 1000)
+    return Load(
+        answers / (min(now, until) - since),
+        refused / max(1, answers + refused),
+        np.array(latencies) * 1000,
+    )
 
 
 def _wait(busy: list[int], seconds: float) -> list[int]:

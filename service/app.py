@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("persona-encoder"),
         lifespan=lifespan,
     )
-    app.state.service = service
+    app.service = service
     app.include_router(bodies)
     app.include_router(plain)
     app.add_exception_handler(ServiceError, _answer_service_error)
@@ -57,6 +57,8 @@ class _Application(FastAPI):
     short one; their routes are still FastAPI's, for the documentation and for the methods that
     they refuse.
     """
+
+    service: Service
 
     def open_border(self) -> None:
         """Takes the routes as they are now; call it when all are there."""
@@ -88,7 +90,8 @@ class _Application(FastAPI):
             else:
                 scope["app"] = self
                 response = await _answer(handler, Request(scope, receive))
-                await response(scope, receive, noting_send)
+                status = response.status_code
+                await _send(response, send)
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
             _log_failure(scope, error)
             if not status:
@@ -100,7 +103,14 @@ class _Application(FastAPI):
         answered = self._answered.get((route, status))
         if answered is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
-        self.state.service.tally.answered(answered, self._seconds[route], seconds)
+        self.service.tally.answered(answered, self._seconds[route], seconds)
+
+
+async def _send(response: Response, send: Send) -> None:
+    """What the response would do itself, had it nothing more to look after."""
+    head = {"status": response.status_code, "headers": response.raw_headers}
+    await send({"type": "http.response.start", **head})
+    await send({"type": "http.response.body", "body": response.body})
 
 
 async def _answer(handler: Handler, request: Request) -> Response:

@@ -53,7 +53,9 @@ class ItemIndex:
             InvalidRequest: an item is unknown and `unknown_items` is "error".
         """
         if unknown_items == "token":
-            used = [history[-self._max_length :] for history in histories]
+            longest = self._max_length
+            # Copied only where something is left out: a list of texts is slow to copy.
+            used = [h if len(h) <= longest else h[-longest:] for h in histories]
             return [
                 MappedHistory(items, rows, len(history) - len(items), unknown)
                 for history, items, (rows, unknown) in zip(

@@ -48,7 +48,7 @@ class JsonRoute(APIRoute):
 
 
 def _service(request: Request) -> Service:
-    return cast("Service", request.app.state.service)
+    return cast("Service", request.app.service)
 
 
 async def _read(request: Request, limit: int) -> bytes:
