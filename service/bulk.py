@@ -45,7 +45,7 @@ class BulkRows:
         self._free = len(item_ids)
         words = _words(joined, starts, sizes, n_words)
         self._words = np.pad(words, ((0, 0), (0, 1)))  # (W, n_items + 1)
-        bits = (2 * self._free).bit_length()  # at most half of the slots are taken
+        bits = (4 * self._free).bit_length()  # at most a quarter of the slots are taken
         self._shift, self._last = np.uint64(64 - bits), (1 << bits) - 1
         self._slots = np.full(1 << bits, self._free, np.int32)
         self._fill(self._first_slots(words))
