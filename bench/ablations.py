@@ -56,8 +56,9 @@ def ablations(
         return
     command = f"python -m bench ablations --epochs {epochs}"
     about = (
-        f"Each run has {epochs} epochs and the cosine schedule of so many, where the recipe has "
-        f"{shown.training.epochs}; best epoch by validation, seed {shown.training.seed}. "
+        f"Each run has {epochs} epochs, and the cosine schedule of so many unless its row says "
+        f"otherwise, where the recipe has {shown.training.epochs}; best epoch by validation, "
+        f"seed {shown.training.seed}. "
         f"Written by `{command}` on {machine()}."
     )
     record_table("ablations", f"#### One choice changed at a time\n\n{about}\n\n{text}\n", [PAGE])

@@ -5,7 +5,6 @@ import math
 import resource
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from model.metrics import evaluate_scorer
 from model.objective import objective
 from model.recipe import Recipe, TrainingRecipe
 from model.scorer import EncoderScorer
+from model.training_callbacks import Speed, moving_mean
 from model.windows import LengthGroupedBatches, WindowBatch, Windows
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -116,28 +116,6 @@ class NextClick(L.LightningModule):
         steps = math.ceil(self._batches / self.trainer.world_size) * self.recipe.epochs
         done = min(1.0, step / steps)
         return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-class Speed(Callback):
-    """Clicks learned from and seconds spent on it, validation and checkpoints apart."""
-
-    def __init__(self) -> None:
-        self.clicks, self.seconds = 0, 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Starts the clock."""
-        self._started = time.perf_counter()
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """Stops it."""
-        batch: WindowBatch = arguments[3]  # after trainer, module and outputs
-        self.seconds += time.perf_counter() - self._started
-        self.clicks += int(batch.target_mask.sum())
-
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Adds up the clicks of all processes."""
-        clicks = torch.tensor(float(self.clicks), device=trainer.strategy.root_device)
-        self.clicks = int(trainer.strategy.reduce(clicks, reduce_op="sum"))
 
 
 @dataclass(frozen=True)
@@ -241,20 +219,6 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def moving_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The exponential moving mean of weights, over no more than a ninth of the steps so far.
-
-    Otherwise the first weights would be half of the mean until step 350 (decay .998), which small
-    sets never reach. The formula is that of `tf.train.ExponentialMovingAverage`.
-    """
-
-    def mean(averaged: Tensor, newest: Tensor, steps: Tensor | int) -> Tensor:
-        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        return torch.lerp(newest, averaged, kept)
-
-    return mean
 
 
 def bf16_where_fast() -> Literal["bf16-mixed", "32-true"]:

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.artifact import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS, Artifact, ItemId
-from service.bulk import BulkRows, Unfit
+from service.bulk_lookup import BulkRows, Unfit
 from service.errors import ArtifactError
 
-# A dict finds a click in 0.03 µs, the files in 0.4 µs; up to here it stays below 15 MB a worker.
+# A dict finds a click in 0.03 µs, the files in 0.4 µs; up to here it and the table of `bulk_lookup`
+# stay below 15 MB a worker.
 LARGE_CATALOGUE = 100_000
 Found = tuple["array[int]", int]  # the rows of a history's items, and how many are unknown
 MANY = 2048  # ids of a request, from which searching them all at once is faster
@@ -52,7 +53,7 @@ class _RowsById(dict[ItemId, int]):
 
 
 class RowsInMemory:
-    """The rows of a catalogue of any size: in a dict, and for large requests in `service.bulk`."""
+    """The rows of a catalogue of any size: in a dict, and in a table for large requests."""
 
     def __init__(self, item_ids: Sequence[ItemId]) -> None:
         self.n_items = len(item_ids)

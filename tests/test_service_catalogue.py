@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.write import Description, write_artifact
 from service.artifact import Artifact, ItemId, open_artifact
-from service.bulk import BulkRows, Unfit
+from service.bulk_lookup import BulkRows, Unfit
 from service.catalogue import RowsInFiles, RowsInMemory, open_rows, write_rows
 from service.errors import ArtifactError, InvalidRequest
 from service.histories import ItemIndex, MappedHistory, UnknownItems

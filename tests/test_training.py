@@ -22,7 +22,8 @@ from model.histories import Histories, held_out_users
 from model.objective import objective
 from model.readers import read_clicks
 from model.recipe import Recipe, TrainingRecipe, read_recipe
-from model.train import load_encoder, moving_mean, train_encoder
+from model.train import load_encoder, train_encoder
+from model.training_callbacks import moving_mean
 from model.windows import LengthGroupedBatches, Windows
 from tests.attention_kinds import ALL, Kind, each
 from tests.conftest import random_encoder

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """`uvicorn --http service.one_write:OneWriteProtocol`."""
+    """`uvicorn --http service.one_write_protocol:OneWriteProtocol`."""
 
     def on_headers_complete(self) -> None:
         """Begins a request; its task has not run yet, and so nothing has been sent."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service.one_write import OneWriteProtocol
+from service.one_write_protocol import OneWriteProtocol
 from tests.serving import free_port, wait_until
 
 App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
