@@ -31,6 +31,7 @@ from service.timeouts import Timeouts
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 RUN_COST_TOKENS = 24  # the fixed cost of a run, in tokens that take as long to compute
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
+TURN_SHARE = 0.5  # of the largest run: what one turn of the event loop computes, and then a run
 
 logger = logging.getLogger(__name__)
 
@@ -199,12 +200,20 @@ class Batcher(Generic[Group, Row, Result]):
             loop.call_soon(self._flush, loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Computes one run; if work is left, the loop first gets a turn to read and to answer."""
+        """Computes until there is something to answer, or it has taken long.
+
+        Then the loop gets a turn, to answer and to read, before what is left.
+        """
         self._scheduled = False
-        now = loop.time()
-        lead = self._first_due(now)
-        if lead is not None:
-            self._run(self._with_company(lead, now))
+        now, computed, answered = loop.time(), 0, False
+        while computed < TURN_SHARE * self._max_batch_tokens and not answered:
+            lead = self._first_due(now)
+            if lead is None:
+                break
+            run = self._with_company(lead, now)
+            self._run(run)
+            computed += run.n_rows * run.length
+            answered = any(piece.request.future.done() for piece in run.pieces)
         self._schedule(loop)
 
     def _first_due(self, now: float) -> _Piece[Group, Row, Result] | None:

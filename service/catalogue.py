@@ -125,7 +125,7 @@ def _split(
     rows: NDArray[np.int64], histories: Sequence[Sequence[ItemId]], unknown: int
 ) -> list[Found]:
     ends = [0, *accumulate(map(len, histories))]
-    before = np.concatenate(([0], np.cumsum(rows == unknown)))[ends]  # unknown ones
+    before = np.searchsorted(np.flatnonzero(rows == unknown), ends)  # unknown ones
     flat = array("q", rows.tobytes())
     pieces = [flat[start:end] for start, end in pairwise(ends)]
     return list(zip(pieces, np.diff(before).tolist(), strict=True))

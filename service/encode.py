@@ -63,20 +63,23 @@ def map_histories(
     refuse_more("the request", len(histories), settings.max_histories, "histories")
     ids: list[ItemId | None] = []
     clicks: list[list[ItemId]] = []
-    paths: list[Place] = []
-    for number, history in enumerate(histories):
-        path: Place = ("histories", number)
+    for history in histories:
         if isinstance(history, NamedHistory):
-            user_id, items, path = history.id, history.items, (*path, "items")
+            ids.append(history.id)
+            clicks.append(history.items)
         else:
-            user_id, items = None, history
-        if len(items) > settings.max_history_items:
-            limit = settings.max_history_items
-            refuse_more(f"history {number}", len(items), limit, "items", path)
-        ids.append(user_id)
-        clicks.append(items)
-        paths.append(path)
-    return ids, model.index.map_histories(clicks, unknown_items, paths)
+            ids.append(None)
+            clicks.append(history)
+
+    def path(number: int) -> Place:
+        items = ("items",) if isinstance(histories[number], NamedHistory) else ()
+        return ("histories", number, *items)
+
+    limit = settings.max_history_items
+    for number, items in enumerate(clicks):
+        if len(items) > limit:
+            refuse_more(f"history {number}", len(items), limit, "items", path(number))
+    return ids, model.index.map_histories(clicks, unknown_items, path)
 
 
 def refuse_more(

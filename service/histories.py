@@ -1,7 +1,7 @@
 """From a person's clicks to what the encoder reads: rows of the item table, padding and mask."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,17 +37,20 @@ class ItemIndex:
 
     def map_history(self, history: list[ItemId]) -> MappedHistory:
         """Maps one history; unknown items are the unknown item."""
-        return self.map_histories([history], "token", [("histories", 0)])[0]
+        return self.map_histories([history], "token", lambda number: ("histories", number))[0]
 
     def map_histories(
-        self, histories: Sequence[list[ItemId]], unknown_items: UnknownItems, paths: Sequence[Place]
+        self,
+        histories: Sequence[list[ItemId]],
+        unknown_items: UnknownItems,
+        path: Callable[[int], Place],
     ) -> list[MappedHistory]:
         """Maps histories, keeping the newest `max_length` clicks of each.
 
         Args:
             histories: items, oldest to newest.
             unknown_items: what to do about items that the model does not know.
-            paths: where each history stands in the request.
+            path: where a history stands in the request.
 
         Raises:
             InvalidRequest: an item is unknown and `unknown_items` is "error".
@@ -62,11 +65,12 @@ class ItemIndex:
                     histories, used, self._rows.find_all(used), strict=True
                 )
             ]
-        found = list(zip(histories, self._rows.find_all(histories), paths, strict=True))
+        found = list(zip(histories, self._rows.find_all(histories), strict=True))
         if unknown_items == "error":
-            for history, (rows, _), path in found:
-                _refuse_unknown(rows, self._rows.n_items, history, f"history {path[1]}, item", path)
-        return [self._without_unknown(history, rows) for history, (rows, _), _ in found]
+            for number, (history, (rows, _)) in enumerate(found):
+                place = f"history {number}, item"
+                _refuse_unknown(rows, self._rows.n_items, history, place, path(number))
+        return [self._without_unknown(history, rows) for history, (rows, _) in found]
 
     def _without_unknown(self, history: list[ItemId], rows: "array[int]") -> MappedHistory:
         known = [at for at, row in enumerate(rows) if row != self._rows.n_items]

@@ -6,9 +6,10 @@ holds them to these.
 """
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from service.artifact import Architecture, Facts
 from service.errors import InvalidRequest, Place
@@ -19,7 +20,13 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 # left_to_right: the kinds are told apart by their JSON type, and trying all of them to choose the
 # best takes twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
-Items = Annotated[list[Id], Field(fail_fast=True)]
+if TYPE_CHECKING:
+    Items = list[Id]
+else:
+    # Most lists hold strings alone: to try nothing else for each item takes a fifth less time.
+    _Texts = Annotated[list[str], Field(fail_fast=True)]
+    _Ids = Annotated[list[Id], Field(fail_fast=True)]
+    Items = Annotated[SkipJsonSchema[_Texts] | _Ids, Field(union_mode="left_to_right")]
 
 ModelName = Annotated[str | None, Field(description="default: the first of GET /v1/models")]
 

@@ -128,7 +128,7 @@ def test_a_large_request_lets_a_small_one_through() -> None:
             await asyncio.sleep(0)
         small = bench.submit("small")
         await asyncio.gather(large, small)
-        assert bench.run_of("small") < 10 < len(bench.recorder.runs)
+        assert bench.run_of("small") < len(bench.recorder.runs) / 5
 
     run(main())
 
