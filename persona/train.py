@@ -2,10 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from model.histories import Histories
+    from model.recipe import Recipe
+    from model.run import DataFact
+    from model.train import TrainingResult
 
 
 def train(
@@ -43,37 +49,54 @@ def train(
     import os
 
     from model.curves import draw_learning_curve
-    from model.default_recipe import default_recipe
-    from model.recipe import Recipe, read_recipe
-    from model.run import TRAINING, begin, load_data, split, write_json
+    from model.run import TRAINING, begin, split, write_json
     from model.train import train_encoder
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    chosen = read_recipe(recipe) if recipe else Recipe(name="default")
-    histories, fact = load_data(chosen, data)
-    if recipe is None:
-        chosen = default_recipe(histories)
-    if seed is not None:
-        training = chosen.training.model_copy(update={"seed": seed})
-        chosen = chosen.model_copy(update={"training": training})
     # Where several devices train, Lightning gives each process but the first a rank of its own.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     console = Console(quiet=not first)
+    chosen, histories, fact = _read(recipe, data, seed)
     if first:
         begin(output, chosen, histories, fact)
-    console.print(
-        f"{fact.file}: {fact.users:,} users, {fact.items:,} items, {fact.clicks:,} clicks"
-        + (f", {fact.broken_rows:,} broken rows left out" if fact.broken_rows else "")
-    )
+    console.print(_told(fact))
     parts = split(histories, chosen.data)
     result = train_encoder(chosen, parts, output, progress=progress, devices=devices or "auto")
-    if not first:
-        return
-    write_json(output / TRAINING, asdict(result))
-    draw_learning_curve(output, result.monitor)
-    console.print(
+    if first:
+        write_json(output / TRAINING, asdict(result))
+        draw_learning_curve(output, result.monitor)
+    console.print(_summary(result))
+    console.print(f"next: persona evaluate {output}", style="dim")
+
+
+def _read(
+    path: Path | None, data: Path | None, seed: int | None
+) -> "tuple[Recipe, Histories, DataFact]":
+    """The recipe, made by rule if there is none, and the clicks that it learns from."""
+    from model.default_recipe import default_recipe
+    from model.recipe import Recipe, read_recipe
+    from model.run import load_data
+
+    recipe = read_recipe(path) if path else Recipe(name="default")
+    histories, fact = load_data(recipe, data)
+    if path is None:
+        recipe = default_recipe(histories)
+    if seed is not None:
+        training = recipe.training.model_copy(update={"seed": seed})
+        recipe = recipe.model_copy(update={"training": training})
+    return recipe, histories, fact
+
+
+def _told(fact: "DataFact") -> str:
+    broken = f", {fact.broken_rows:,} broken rows left out" if fact.broken_rows else ""
+    return (
+        f"{fact.file}: {fact.users:,} users, {fact.items:,} items, {fact.clicks:,} clicks{broken}"
+    )
+
+
+def _summary(result: "TrainingResult") -> str:
+    return (
         f"{result.parameters:,} parameters, {result.epochs} epochs in {result.seconds:.0f} s on "
         f"{result.device}; best validation {result.monitor} {result.best:.4f} in epoch "
         f"{result.best_epoch}"
     )
-    console.print(f"next: persona evaluate {output}", style="dim")
