@@ -1,6 +1,7 @@
 """What each choice of `recipes/ml-1m.toml` is worth: the recipe with one of them changed.
 
-On a shorter schedule, the same for all, and on the validation cases alone.
+All with few epochs and a cosine over them, so that each run ends its schedule, and on the
+validation cases alone.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ HALF_AGAIN = 1.5  # epochs, where one has two thirds of the clicks
 Change = Mapping[str, Mapping[str, object]]  # of a recipe, by section
 
 CHANGES: dict[str, Change] = {
-    "as it is": {},
+    "nothing else": {},
     "512 shared negatives in the loss": {"training": {"negatives": 512}},
     "2 heads": {"encoder": {"heads": 2}},
     "learned positions": {"encoder": {"positions": "learned"}},
@@ -31,6 +32,7 @@ CHANGES: dict[str, Change] = {
     "64 negatives of its own a position": {"training": {"negatives": 64, "share_negatives": False}},
     "1 block": {"encoder": {"blocks": 1}},
     "max_length 50": {"encoder": {"max_length": 50}},
+    "norms after the sums": {"encoder": {"norm": "post"}},
     "constant learning rate": {"training": {"schedule": "constant"}},
 }
 
@@ -57,8 +59,8 @@ def ablations(
     command = f"python -m bench ablations --epochs {epochs}"
     about = (
         f"Each run has {epochs} epochs, and the cosine schedule of so many unless its row says "
-        f"otherwise, where the recipe has {shown.training.epochs}; best epoch by validation, "
-        f"seed {shown.training.seed}. "
+        f"otherwise, where the recipe has {shown.training.epochs} at a constant rate; best epoch "
+        f"by validation, seed {shown.training.seed}. "
         f"Written by `{command}` on {machine()}."
     )
     record_table("ablations", f"#### One choice changed at a time\n\n{about}\n\n{text}\n", [PAGE])
@@ -68,7 +70,8 @@ def changed(recipe: Recipe, change: Change, epochs: int) -> Recipe:
     """The recipe with a choice changed, on a schedule of its own."""
     newest = change.get("training", {}).get("windows") == "newest"
     epochs = round(epochs * HALF_AGAIN) if newest else epochs
-    training = {"epochs": epochs, "validate_every": 1, **change.get("training", {})}
+    short = {"epochs": epochs, "validate_every": 1, "schedule": "cosine"}
+    training = {**short, **change.get("training", {})}
     sections = {"encoder": change.get("encoder", {}), "training": training}
     parts = recipe.model_dump()
     return Recipe.model_validate(

@@ -77,10 +77,10 @@ class FusedBlock(Block):
         self, x: Tensor, sequence: MaskedSequence, read: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """As a block's; the weights are computed for themselves, if the graph asks for them."""
-        normed = self.attention_norm(x)  # (B, 1 + L, D)
+        normed = self._normed(x)  # (B, 1 + L, D)
         if read is not None:
             newest = take(x, read).squeeze(1)  # (B, D)
-            context, weights = self._attend_once(self.attention_norm(newest), normed, sequence)
+            context, weights = self._attend_once(self._normed(newest), normed, sequence)
             return self._finish(newest, context).unsqueeze(1), weights
         _, weights = self.attention(
             normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
@@ -197,11 +197,6 @@ class FusedBlock(Block):
             y.reshape(*y.shape[:2], attention.heads, -1).transpose(1, 2) for y in (query, key)
         )
         return (query @ key.mT).squeeze(2)
-
-    def _finish(self, x: Tensor, context: Tensor) -> Tensor:
-        x = x + context
-        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
-        return out
 
 
 def _turn(x: Tensor, positions: Tensor, turns: Rotation) -> Tensor:

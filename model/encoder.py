@@ -1,9 +1,9 @@
 """The user encoder: item ids and a key mask to user embeddings, top to bottom in one file.
 
-A start token stands before the history, then pre-LN transformer blocks (Xiong 2020) with causal
-self-attention, the query mask after every block and after the final norm, and a pooling into
-the user embedding. Items are tied: the table that embeds clicks also scores next clicks
-(SASRec, Kang and McAuley 2018, with full softmax cross-entropy).
+A start token stands before the history, then transformer blocks with causal self-attention, the
+query mask after every block and after the final norm, and a pooling into the user embedding. Items
+are tied: the table that embeds clicks also scores next clicks (SASRec, Kang and McAuley 2018, with
+full softmax cross-entropy).
 """
 
 import math
@@ -29,6 +29,7 @@ from model.dropout import Dropout
 AttentionKind = Literal["self", "source_target"]
 Pooling = Literal["newest", "mean", "additive"]
 Positions = Literal["learned", "rotary", "none"]
+Norm = Literal["pre", "post"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class EncoderConfig:
     embedding_scale: float = 1.0  # of a click's embedding on its way in; SASRec takes sqrt(width)
     width: int = 64  # D, of every state and embedding
     blocks: int = 2
+    norm: Norm = "pre"  # of what a layer reads; post: of its sum with it
     heads: int = 2
     feed_forward: int = 4  # hidden width of the feed-forward layer, in widths
     gated: bool = False  # SwiGLU in place of GELU
@@ -59,6 +61,7 @@ class EncoderConfig:
             "normalisation": NORMALISATIONS,
             "pooling": get_args(Pooling),
             "positions": get_args(Positions),
+            "norm": get_args(Norm),
         }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
@@ -96,10 +99,15 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN: x + attention(norm(x)), then x + feed_forward(norm(x)), then the query mask."""
+    """Attention, then the feed-forward layer, then the query mask.
+
+    Each layer is added to what it reads: x + layer(norm(x)) with norm pre (Xiong 2020),
+    norm(x + layer(x)) with norm post (Vaswani 2017).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.post = config.norm == "post"
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(
             config.width, config.heads, config.similarity, config.normalisation
@@ -122,7 +130,7 @@ class Block(nn.Module):
         Returns:
             States (B, 1 + L or 1, D) and weights (B, H, 1 + L or 1, 1 + L).
         """
-        normed = self.attention_norm(x)  # (B, 1 + L, D)
+        normed = self._normed(x)  # (B, 1 + L, D)
         if read is None:
             context, weights = self.attention(
                 normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
@@ -137,14 +145,21 @@ class Block(nn.Module):
 
     def fused(self, x: Tensor, sequence: "MaskedSequence") -> Tensor:
         """The states of `forward` at all positions, without the weights."""
-        normed = self.attention_norm(x)
+        normed = self._normed(x)
         context = self.attention.context(
             normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
         )
         return sequence_mask(self._finish(x, context), sequence.query_mask, "mul")
 
+    def _normed(self, x: Tensor) -> Tensor:
+        """What attention reads."""
+        return x if self.post else cast("Tensor", self.attention_norm(x))
+
     def _finish(self, x: Tensor, context: Tensor) -> Tensor:
         x = x + self.dropout(context)
+        if self.post:
+            x = self.attention_norm(x)
+            return cast("Tensor", self.feed_forward_norm(x + self.dropout(self.feed_forward(x))))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return out
 

@@ -94,6 +94,7 @@ class Architecture(_Strict):
     positions: Literal["learned", "rotary", "none"]
     width: int = Field(ge=1)
     blocks: int = Field(ge=1)
+    norm: Literal["pre", "post"] = "pre"
     heads: int = Field(ge=1)
     max_length: int = Field(ge=1)
     feed_forward: int = Field(ge=1)  # hidden width of the feed-forward layer, in widths

@@ -153,10 +153,10 @@ def test_ablations_stand_beside_the_recipe(
     kept: dict[str, str] = {}
     monkeypatch.setattr(ablations, "record_table", lambda name, text, _: kept.update({name: text}))
     monkeypatch.setattr(
-        ablations, "CHANGES", {"as it is": {}, "2 heads": {"encoder": {"heads": 2}}}
+        ablations, "CHANGES", {"nothing else": {}, "2 heads": {"encoder": {"heads": 2}}}
     )
     ablations.ablations(data=data, recipe=recipe, epochs=1)
-    assert "| as it is |" in kept["ablations"]
+    assert "| nothing else |" in kept["ablations"]
     assert "| 2 heads |" in kept["ablations"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.attention import PaddingSide
-from model.encoder import EncoderConfig, Pooling, Positions, UserEncoder
+from model.encoder import EncoderConfig, Norm, Pooling, Positions, UserEncoder
 from model.histories import pad
 from model.objective import objective
 from model.windows import WindowBatch
@@ -17,14 +17,16 @@ from tests.conftest import random_encoder
 
 N_ITEMS = 9
 UNKNOWN = N_ITEMS
-VARIANTS: list[tuple[Pooling, Positions, bool]] = [
-    ("newest", "learned", False),
-    ("newest", "rotary", True),
-    ("newest", "none", False),
-    ("mean", "learned", False),
-    ("mean", "rotary", False),
-    ("additive", "learned", False),
-    ("additive", "rotary", True),
+VARIANTS: list[tuple[Pooling, Positions, bool, Norm]] = [
+    ("newest", "learned", False, "pre"),
+    ("newest", "rotary", True, "pre"),
+    ("newest", "none", False, "pre"),
+    ("mean", "learned", False, "pre"),
+    ("mean", "rotary", False, "pre"),
+    ("additive", "learned", False, "pre"),
+    ("additive", "rotary", True, "pre"),
+    ("newest", "rotary", True, "post"),
+    ("mean", "learned", False, "post"),
 ]
 CONFIGS = [
     EncoderConfig(
@@ -34,12 +36,13 @@ CONFIGS = [
         positions=positions,
         gated=gated,
         embedding_scale=4.0 if gated else 1.0,
+        norm=norm,
     )
-    for pooling, positions, gated in VARIANTS
+    for pooling, positions, gated, norm in VARIANTS
 ]
 ENCODERS = [random_encoder(config, N_ITEMS) for config in CONFIGS]
 each_encoder = pytest.mark.parametrize(
-    "encoder", ENCODERS, ids=[f"{c.pooling} {c.positions}" for c in CONFIGS]
+    "encoder", ENCODERS, ids=[f"{c.pooling} {c.positions} {c.norm}" for c in CONFIGS]
 )
 histories = st.lists(st.integers(0, UNKNOWN), max_size=12)
 

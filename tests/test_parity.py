@@ -46,6 +46,8 @@ def test_onnx_runtime_equals_pytorch_over_the_grid(kind: Kind, tmp_path: Path) -
     "changes",
     [
         {"heads": 1, "gated": True, "feed_forward": 2, "embedding_scale": 4.0},
+        {"heads": 1, "gated": True, "norm": "post"},
+        {"heads": 2, "norm": "post", "positions": "learned"},
         {"heads": 4, "similarity": "dot", "attention": "source_target"},
         {"heads": 2, "similarity": "general"},
         {"heads": 2, "normalisation": "weighted_softmax"},
