@@ -218,13 +218,21 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
 
 
 def _explain(error: ValidationError) -> InvalidRequest:
-    """The deepest error: where a value may be of several kinds, it is the kind that was meant."""
+    """The deepest error, and the last one there.
+
+    Where a value may be of several kinds, it is that of the kind which was meant.
+    """
     details = error.errors(include_url=False)
     path, detail = max(
         ((_path(detail["loc"], detail["type"]), detail) for detail in details),
-        key=lambda pair: (len(pair[0]), pair[1]["type"] in _OUT_OF_RANGE),
+        key=lambda pair: (len(pair[0]), _number(pair[0]), pair[1]["type"] in _OUT_OF_RANGE),
     )
     return InvalidRequest(_message(path, detail["type"], detail), path=path)
+
+
+def _number(path: Place) -> int:
+    """Of the item that a path ends at."""
+    return path[-1] if path and isinstance(path[-1], int) else 0
 
 
 def _path(loc: Place, kind: str) -> Place:

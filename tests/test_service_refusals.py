@@ -58,6 +58,16 @@ INVALID: list[tuple[str, str, list[str | int]]] = [
         ["histories", 0, "when"],
     ),
     (
+        '{"histories": [[1, 2, true, "a"]]}',
+        f"history 0, item 2: {ID}, got true",
+        ["histories", 0, 2],
+    ),
+    (
+        f'{{"histories": [["a", {2**70}]]}}',
+        f"history 0, item 1: expected an integer of at most 64 bits, got {2**70}",
+        ["histories", 0, 1],
+    ),
+    (
         '{"histories": [{"id": 1.5, "items": []}]}',
         f"history 0, id: {ID}, got 1.5",
         ["histories", 0, "id"],
