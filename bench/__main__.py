@@ -5,6 +5,7 @@ import typer
 from bench.ablations import ablations
 from bench.attention import attention
 from bench.batch import batch, pooled
+from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
 from bench.int8 import int8
@@ -20,7 +21,7 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, latency, batch, pooled, memory, curves, int8):
+for serving in (online, ceiling, latency, batch, pooled, memory, curves, int8):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools):
     app.command()(training)

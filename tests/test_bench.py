@@ -7,6 +7,7 @@ import pytest
 
 from bench import load, loads
 from bench.batch import batches
+from bench.ceiling import together
 from bench.load import Load, closed_loop, open_loop
 from bench.online import ratios
 from bench.peers import REFERENCE, Server, persona, running
@@ -48,6 +49,10 @@ def test_mosec_has_a_target_for_each_mix() -> None:
     of = {"Persona": [4.0], "mosec": [2.0]}
     assert ratios(of, "news") == {"online_vs_mosec_news": (2.0, 1.5)}
     assert ratios(of, "films") == {"online_vs_mosec_films": (2.0, 2.0)}
+
+
+def test_two_things_one_after_the_other_are_slower_than_each() -> None:
+    assert together(3.0, 6.0) == pytest.approx(2.0)
 
 
 def test_goodput_counts_what_came_within_the_objective() -> None:

@@ -1,0 +1,71 @@
+"""What no server in Python can exceed here: the graph alone and HTTP alone, one after the other.
+
+Both share the same cores. So an answer takes at least what the graph takes in the ideal loop, which
+is handed 256 histories at a time, and what HTTP and JSON take in a loop that computes nothing.
+"""
+
+from dataclasses import replace
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from bench import load, loads
+from bench.batch import RUN_SIZES, ideal
+from bench.load import closed_loop
+from bench.online import MIXES
+from bench.peers import OTHERS, REFERENCE, Server, running
+from bench.report import table, tell
+from bench.results import record
+
+BARE = replace(REFERENCE, name="HTTP alone", variables={"BENCH_GRAPH": "0"})
+PEER = OTHERS[0]
+TIMES = 7.0  # as many answers as the best of the Python servers: the target of `online`
+
+Rounds = Annotated[int, typer.Option(help="Rounds; medians count.", min=1)]
+Seconds = Annotated[float, typer.Option(help="Of each measurement.", min=0.1)]
+
+
+def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
+    """The most answers a second that the graph and HTTP leave, over those of LitServe."""
+    command = f"python -m bench ceiling --rounds {rounds} --seconds {seconds:g}"
+    rows = []
+    for mix in MIXES:
+        size = max(RUN_SIZES, key=lambda size, mix=mix: ideal(mix, size, 0.5))  # type: ignore[misc]  # its default
+        graph, http, peer = [], [], []
+        for _ in range(rounds):
+            graph.append(ideal(mix, size, seconds))
+            http.append(answers(BARE, mix, seconds))
+            peer.append(answers(PEER, mix, seconds))
+        most = together(median(graph), median(http))
+        ratio = most / median(peer)
+        record(f"online_ceiling_vs_litserve_{mix}", round(ratio, 3), None, command)
+        counts = (median(graph), median(http), most, median(peer), TIMES * median(peer))
+        rows.append([mix, *(f"{count:,.0f}" for count in counts), f"{ratio:.1f}"])
+        typer.echo(rows[-1])
+    head = ["histories", "graph alone", BARE.name, "both", PEER.name, f"{TIMES:g} x", "ceiling"]
+    about = (
+        "Histories a second: of the ideal loop in batches of 256, of a bare ASGI loop that answers "
+        "zeros, one history a request over 32 connections, and of one after the other on the same "
+        "two cores, which is the most that a server in Python could answer with this graph. The "
+        f"ceiling is that over {PEER.name}, of which the target is {TIMES:g} times as many. "
+        f"Medians of {rounds} rounds of {seconds:g} s."
+    )
+    tell("ceiling", "The ceiling of one history a request", f"{about}\n\n{table(head, rows)}")
+
+
+def answers(server: Server, mix: loads.Mix, seconds: float) -> float:
+    """Answers a second, one history a request."""
+    with running(server) as started:
+        requests = load.requests(server, [[history] for history in loads.histories(mix, 2000)])
+        closed_loop(started.port, requests, 1.0)  # warm
+        return closed_loop(started.port, requests, seconds).per_second
+
+
+def together(*rates: float) -> float:
+    """The rate of doing one thing after the other, of the rates of each.
+
+    >>> together(3.0, 6.0)
+    2.0
+    """
+    return 1 / sum(1 / rate for rate in rates)
