@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bench import load, loads
+from bench import encoders, load, loads
 from bench.batch import RUN_SIZES, ideal
 from bench.load import closed_loop
 from bench.online import MIXES
@@ -30,6 +30,7 @@ def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
     """The most answers a second that the graph and HTTP leave, over those of LitServe."""
     command = f"python -m bench ceiling --rounds {rounds} --seconds {seconds:g}"
     rows = []
+    encoders.artifacts()  # made once, before two processes ask for it
     for mix in MIXES:
         size = max(RUN_SIZES, key=lambda size, mix=mix: ideal(mix, size, 0.5))  # type: ignore[misc]  # its default
         graph, http, peer = [], [], []
