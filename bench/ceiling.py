@@ -1,7 +1,8 @@
-"""What no server in Python can exceed here: the graph alone and HTTP alone, one after the other.
+"""What the fp32 graph and uvicorn leave: the graph alone and HTTP alone, one after the other.
 
-Both share the same cores. So an answer takes at least what the graph takes in the ideal loop, which
-is handed 256 histories at a time, and what HTTP and JSON take in a loop that computes nothing.
+Both share the same cores. So as long as neither gets faster, an answer takes what the graph takes
+in the ideal loop, which is handed 256 histories at a time, and what HTTP and JSON take in a loop
+that computes nothing. A graph in 8 bits, or HTTP outside of Python, has a ceiling of its own.
 """
 
 from dataclasses import replace
@@ -10,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from bench import encoders, load, loads
+from bench import encoders
 from bench.batch import RUN_SIZES, ideal
-from bench.load import closed_loop
-from bench.online import MIXES
-from bench.peers import OTHERS, REFERENCE, Server, running
+from bench.online import MIXES, closed
+from bench.peers import OTHERS, REFERENCE, running
 from bench.report import table, tell
 from bench.results import record
 
@@ -33,11 +33,14 @@ def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
     encoders.artifacts()  # made once, before two processes ask for it
     for mix in MIXES:
         size = max(RUN_SIZES, key=lambda size, mix=mix: ideal(mix, size, 0.5))  # type: ignore[misc]  # its default
-        graph, http, peer = [], [], []
+        graph: list[float] = []
+        http: list[float] = []
+        peer: list[float] = []
         for _ in range(rounds):
             graph.append(ideal(mix, size, seconds))
-            http.append(answers(BARE, mix, seconds))
-            peer.append(answers(PEER, mix, seconds))
+            for server, rates in ((BARE, http), (PEER, peer)):
+                with running(server) as started:
+                    rates.append(closed(started, mix, seconds).per_second)
         most = together(median(graph), median(http))
         ratio = most / median(peer)
         record(f"online_ceiling_vs_litserve_{mix}", round(ratio, 3), None, command)
@@ -48,19 +51,11 @@ def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
     about = (
         "Histories a second: of the ideal loop in batches of 256, of a bare ASGI loop that answers "
         "zeros, one history a request over 32 connections, and of one after the other on the same "
-        "two cores, which is the most that a server in Python could answer with this graph. The "
+        "two cores: the most that is left of this graph in fp32 behind uvicorn. The "
         f"ceiling is that over {PEER.name}, of which the target is {TIMES:g} times as many. "
         f"Medians of {rounds} rounds of {seconds:g} s."
     )
     tell("ceiling", "The ceiling of one history a request", f"{about}\n\n{table(head, rows)}")
-
-
-def answers(server: Server, mix: loads.Mix, seconds: float) -> float:
-    """Answers a second, one history a request."""
-    with running(server) as started:
-        requests = load.requests(server, [[history] for history in loads.histories(mix, 2000)])
-        closed_loop(started.port, requests, 1.0)  # warm
-        return closed_loop(started.port, requests, seconds).per_second
 
 
 def together(*rates: float) -> float:

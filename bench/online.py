@@ -80,7 +80,7 @@ def closed_rounds(
             try:
                 with running(server) as started:
                     for mix in MIXES:
-                        measured = _closed(started, mix, seconds)
+                        measured = closed(started, mix, seconds)
                         series[mix].setdefault(server.name, []).append(measured)
             except RuntimeError as error:
                 if server.name in {"Persona", REFERENCE.name}:
@@ -89,7 +89,8 @@ def closed_rounds(
     return series, silent
 
 
-def _closed(started: Running, mix: loads.Mix, seconds: float) -> Load:
+def closed(started: Running, mix: loads.Mix, seconds: float) -> Load:
+    """A server's closed loop, one history a request, after a warm-up."""
     requests = _requests(started.server, mix)
     closed_loop(started.port, requests, seconds / 5)  # warm
     measured = closed_loop(started.port, requests, seconds)
@@ -160,7 +161,7 @@ def latency(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
         for name, server in servers.items():
             with running(server) as started:
                 for mix in MIXES:
-                    capacity = _closed(started, mix, seconds).per_second
+                    capacity = closed(started, mix, seconds).per_second
                     if server is REFERENCE:
                         at[mix] = SHARE * capacity
                     requests = _requests(server, mix)
