@@ -91,11 +91,11 @@ class ItemIndex:
         rows = self._rows.find(candidates)
         place = f"history {path[1]}, candidate" if len(path) > 1 else "candidate"
         _refuse_unknown(rows, self._rows.n_items, candidates, place, path)
-        return array("q", rows)
+        return rows
 
 
 def _refuse_unknown(
-    rows: Sequence[int], unknown: int, items: list[ItemId], place: str, path: Place
+    rows: "array[int]", unknown: int, items: list[ItemId], place: str, path: Place
 ) -> None:
     if unknown in rows:
         at = rows.index(unknown)

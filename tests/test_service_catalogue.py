@@ -1,9 +1,9 @@
 """The rows of item ids: from files the same as from a dict, and where a key collides too."""
 
+import sys
 import tempfile
 import zlib
-from array import array
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from export.write import Description, write_artifact
 from service.artifact import Artifact, ItemId, open_artifact
-from service.bulk_lookup import BulkRows, Unfit
 from service.catalogue import RowsInFiles, RowsInMemory, open_rows, write_rows
 from service.errors import ArtifactError, InvalidRequest
 from service.histories import ItemIndex, MappedHistory, UnknownItems
+from service.row_table import RowTable, Unfit
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
 from tests.serving import serving
 from tests.test_artifact import FILES, flip_a_byte
@@ -24,7 +24,8 @@ from tests.test_artifact import FILES, flip_a_byte
 INDEX = ["item_key_starts.npy", "item_keys.bin", "item_slots.npy"]
 # With surrogates, which have no UTF-8, and with texts of integers; few, so that they meet.
 texts = st.text(st.characters(), max_size=6) | st.integers(-3, 12).map(str)
-item_ids = texts | st.integers() | st.integers(-3, 12)
+small = st.integers(-3, 12)
+item_ids = texts | st.integers() | small
 catalogues = st.lists(item_ids, min_size=1, max_size=60, unique_by=lambda item: (type(item), item))
 
 
@@ -40,7 +41,7 @@ def test_files_and_dict_find_the_same_rows(
     known: list[ItemId], asked: list[ItemId], data: st.DataObject
 ) -> None:
     asked = data.draw(st.permutations(known)) + asked
-    assert in_files(known).find(asked) == list(RowsInMemory(known).find(asked))
+    assert in_files(known).find(asked) == RowsInMemory(known).find(asked)
 
 
 @given(
@@ -77,12 +78,11 @@ def refusal_or_rows(index: ItemIndex, items: list[ItemId]) -> object:
         return error.message, error.path
 
 
-strings = st.text(st.sampled_from("aä€𐍈"), max_size=22)  # of 1 to 4 bytes a character
-
-
 @given(
-    known=st.lists(strings, min_size=1, max_size=40, unique=True),
-    asked=st.lists(st.lists(strings, max_size=4), max_size=8),
+    known=catalogues
+    | st.lists(texts, min_size=1, max_size=60, unique=True)
+    | st.lists(st.integers(-(2**63), 2**63 - 1) | small, min_size=1, max_size=60, unique=True),
+    asked=st.lists(st.lists(item_ids, max_size=9), max_size=8),
     data=st.data(),
 )
 @settings(deadline=None)
@@ -90,31 +90,42 @@ def test_many_at_once_have_the_rows_that_each_has(
     known: list[ItemId], asked: list[list[ItemId]], data: st.DataObject
 ) -> None:
     histories = [data.draw(st.permutations(known)), *asked]
-    rows = RowsInMemory(known)
-    each = [(array("q", found), found.count(len(known))) for found in map(rows.find, histories)]
+    each = list(map(in_files(known).find, histories))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.catalogue.MANY", 1)
-        assert rows.find_all(histories) == each
-    with suppress(Unfit):  # of ids of more than 64 bytes
-        assert BulkRows(known).find(histories).tolist() == [
-            row for found, _ in each for row in found
-        ]
+        found = RowsInMemory(known).find_all(histories)
+    assert found == [(rows, rows.count(len(known))) for rows in each]
 
 
-@pytest.mark.parametrize("known", [["a", 1], ["a\0b"], ["a" * 65]], ids=["integer", "NUL", "long"])
-def test_catalogues_that_bulk_has_no_place_for_are_asked_one_by_one(known: list[ItemId]) -> None:
+@pytest.mark.parametrize("known", [range(5, 105), range(0, 2**40, 2**33), map(str, range(100))])
+def test_ids_are_found_though_some_share_a_slot(known: Iterable[ItemId]) -> None:
+    rows = {item_id: row for row, item_id in enumerate(known)}
+    assert RowTable(rows).find([*reversed(rows)]).tolist() == [*reversed(range(len(rows)))]
+
+
+def test_an_integer_that_differs_by_the_modulus_of_hashes_is_another() -> None:
+    modulus = sys.hash_info.modulus
+    assert hash(modulus + 7) == hash(7)
+    rows: dict[ItemId, int] = dict.fromkeys(range(8), 0)
+    with pytest.raises(KeyError):
+        RowTable(rows).find([modulus + 7])
+
+
+@pytest.mark.parametrize("known", [["a", 1], ["a", ""]])
+def test_catalogues_whose_ids_a_hash_does_not_tell_apart_have_no_table(
+    known: list[ItemId],
+) -> None:
     with pytest.raises(Unfit):
-        BulkRows(known)
-    rows = RowsInMemory(known)
-    histories = [[*known, "never seen"]] * 1500
-    found = rows.find_all(histories)
-    assert found == [(array("q", range(len(known) + 1)), 1)] * 1500
+        RowTable({item_id: row for row, item_id in enumerate(known)})
 
 
-@pytest.mark.parametrize("strange", [7, "a\0b", "b" * 65, "\ud800"])
-def test_strange_ids_among_thousands_are_just_unknown(strange: ItemId) -> None:
-    known: list[ItemId] = [f"item {row}" for row in range(3000)]
-    found = RowsInMemory(known).find_all([known, [], [strange, "item 7"], ["item 2999"]])
+@pytest.mark.parametrize(
+    ("known", "strange"),
+    [("item", 7), ("item", "a\0b"), ("item", "b" * 65), ("item", "\ud800"), (0, "7"), (0, -1)],
+)
+def test_strange_ids_among_thousands_are_just_unknown(known: ItemId, strange: ItemId) -> None:
+    ids: list[ItemId] = [f"item {row}" if known else row for row in range(3000)]
+    found = RowsInMemory(ids).find_all([ids, [], [strange, ids[7]], [ids[2999]]])
     assert [rows.tolist() for rows, _ in found] == [list(range(3000)), [], [3000, 7], [2999]]
     assert [unknown for _, unknown in found] == [0, 0, 1, 0]
 
@@ -123,11 +134,12 @@ def test_strange_ids_among_thousands_are_just_unknown(strange: ItemId) -> None:
 def test_an_id_with_the_checksum_of_another_is_not_that_one(known: list[ItemId]) -> None:
     assert zlib.crc32(b"plumless\xfe") == zlib.crc32(b"buckeroo\xfe")
     asked: list[ItemId] = ["buckeroo", "plumless", "neither"]
-    assert in_files(known).find(asked) == list(RowsInMemory(known).find(asked))
+    assert in_files(known).find(asked) == RowsInMemory(known).find(asked)
 
 
 def test_an_id_that_begins_as_another_is_not_that_one() -> None:
-    assert in_files(["abc", "ab", ""]).find(["a", "ab", "abc", "abcd", ""]) == [3, 1, 0, 3, 2]
+    found = in_files(["abc", "ab", ""]).find(["a", "ab", "abc", "abcd", ""])
+    assert found.tolist() == [3, 1, 0, 3, 2]
 
 
 def test_the_files_are_the_same_whatever_process_writes_them(tmp_path: Path) -> None:
