@@ -14,12 +14,11 @@ import typer
 from bench import encoders
 from bench.batch import RUN_SIZES, ideal
 from bench.online import MIXES, closed
-from bench.peers import OTHERS, REFERENCE, running
+from bench.peers import LITSERVE, REFERENCE, running
 from bench.report import table, tell
 from bench.results import record
 
 BARE = replace(REFERENCE, name="HTTP alone", variables={"BENCH_GRAPH": "0"})
-PEER = OTHERS[0]
 TIMES = 7.0  # as many answers as the best of the Python servers: the target of `online`
 
 Rounds = Annotated[int, typer.Option(help="Rounds; medians count.", min=1)]
@@ -38,7 +37,7 @@ def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
         peer: list[float] = []
         for _ in range(rounds):
             graph.append(ideal(mix, size, seconds))
-            for server, rates in ((BARE, http), (PEER, peer)):
+            for server, rates in ((BARE, http), (LITSERVE, peer)):
                 with running(server) as started:
                     rates.append(closed(started, mix, seconds).per_second)
         most = together(median(graph), median(http))
@@ -47,12 +46,12 @@ def ceiling(rounds: Rounds = 5, seconds: Seconds = 3.0) -> None:
         counts = (median(graph), median(http), most, median(peer), TIMES * median(peer))
         rows.append([mix, *(f"{count:,.0f}" for count in counts), f"{ratio:.1f}"])
         typer.echo(rows[-1])
-    head = ["histories", "graph alone", BARE.name, "both", PEER.name, f"{TIMES:g} x", "ceiling"]
+    head = ["histories", "graph alone", BARE.name, "both", LITSERVE.name, f"{TIMES:g} x", "ceiling"]
     about = (
         "Histories a second: of the ideal loop in batches of 256, of a bare ASGI loop that answers "
         "zeros, one history a request over 32 connections, and of one after the other on the same "
         "two cores: the most that is left of this graph in fp32 behind uvicorn. The "
-        f"ceiling is that over {PEER.name}, of which the target is {TIMES:g} times as many. "
+        f"ceiling is that over {LITSERVE.name}, of which the target is {TIMES:g} times as many. "
         f"Medians of {rounds} rounds of {seconds:g} s."
     )
     tell("ceiling", "The ceiling of one history a request", f"{about}\n\n{table(head, rows)}")

@@ -40,12 +40,20 @@ class Load:
     latencies_ms: NDArray[np.float64]  # of the good answers; wrk tells p50 and p99 alone
 
     def percentile(self, percent: float) -> float:
-        """Latency in milliseconds."""
+        """Latency in milliseconds; NaN without a good answer."""
+        if not len(self.latencies_ms):
+            return float("nan")
         return float(np.percentile(self.latencies_ms, percent))
 
     def goodput(self, objective_ms: float) -> float:
         """Answers a second that came within the objective."""
         return self.per_second * float((self.latencies_ms <= objective_ms).mean())
+
+    def in_time(self, objective_ms: float) -> float:
+        """The share of the requests that had a good answer within the objective."""
+        if not len(self.latencies_ms):
+            return 0.0
+        return (1 - self.failed) * float((self.latencies_ms <= objective_ms).mean())
 
 
 def requests(server: Server, batches: Sequence[Rows]) -> list[bytes]:

@@ -31,7 +31,7 @@ def memory(
     command = "python -m bench memory"
     before, after = shape_growth(shapes)
     record("shapes_memory_growth", round(after / before - 1, 4), 0.10, command)
-    idle = idle_share(idle_seconds)
+    idle = _idle_after_load(idle_seconds)
     record("idle_cpu", round(idle, 5), 0.01, command)
     large, small = worker_bytes(items), worker_bytes(FEW_ITEMS)
     item_table = items * WIDTH_BYTES
@@ -100,16 +100,20 @@ def _kilobytes(file: str, name: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def idle_share(seconds: float) -> float:
-    """CPU of all processes over some seconds without requests, as a share of one core."""
+def _idle_after_load(seconds: float) -> float:
     server = persona()
     with running(server) as started:
         rows = loads.histories("news", 500)
         closed_loop(started.port, requests(server, [[row] for row in rows]), 1)
-        time.sleep(1)
-        before, since = _cpu_seconds(started), time.perf_counter()
-        time.sleep(seconds)
-        return (_cpu_seconds(started) - before) / (time.perf_counter() - since)
+        return idle_share(started, seconds)
+
+
+def idle_share(started: Running, seconds: float) -> float:
+    """CPU of all processes over some seconds without requests, as a share of one core."""
+    time.sleep(1)
+    before, since = _cpu_seconds(started), time.perf_counter()
+    time.sleep(seconds)
+    return (_cpu_seconds(started) - before) / (time.perf_counter() - since)
 
 
 def _cpu_seconds(started: Running) -> float:

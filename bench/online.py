@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Annotated
@@ -72,33 +73,49 @@ def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> No
 def closed_rounds(
     servers: Sequence[Server], rounds: int, seconds: float
 ) -> tuple[dict[loads.Mix, Series], dict[str, str]]:
-    """Every server in turn, in every round; what each mix gave, and who did not answer and why."""
+    """Every server in turn, in every round; what each mix gave, and who did not answer and why.
+
+    All are up from the beginning: what the machine loses or gains from one minute to the next, it
+    loses or gains for all of them.
+    """
     series: dict[loads.Mix, Series] = {mix: {} for mix in MIXES}
     silent: dict[str, str] = {}
-    for _ in range(rounds):
+    with ExitStack() as stack:
+        up: dict[str, Running] = {}
         for server in servers:
             try:
-                with running(server) as started:
-                    for mix in MIXES:
-                        measured = closed(started, mix, seconds)
-                        series[mix].setdefault(server.name, []).append(measured)
+                up[server.name] = stack.enter_context(running(server))
             except RuntimeError as error:
-                if server.name in {"Persona", REFERENCE.name}:
-                    raise
-                silent[server.name] = str(error).strip().splitlines()[-1]
+                _note_silence(server.name, error, silent)
+        for _ in range(rounds):
+            for mix in MIXES:
+                for name, started in up.items():
+                    try:
+                        measured = closed(started, mix, seconds)
+                    except (RuntimeError, OSError) as error:
+                        _note_silence(name, error, silent)
+                    else:
+                        series[mix].setdefault(name, []).append(measured)
     return series, silent
+
+
+def _note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
+    if name in {"Persona", REFERENCE.name}:
+        raise error
+    silent[name] = str(error).strip().splitlines()[-1]
 
 
 def closed(started: Running, mix: loads.Mix, seconds: float) -> Load:
     """A server's closed loop, one history a request, after a warm-up."""
-    requests = _requests(started.server, mix)
+    requests = one_history_requests(started.server, mix)
     closed_loop(started.port, requests, seconds / 5)  # warm
     measured = closed_loop(started.port, requests, seconds)
     typer.echo(f"{started.server.name:>16} {mix:>5} {measured.per_second:9,.0f} a second")
     return measured
 
 
-def _requests(server: Server, mix: loads.Mix) -> list[bytes]:
+def one_history_requests(server: Server, mix: loads.Mix) -> list[bytes]:
+    """HTTP requests of a mix, to be played in turn."""
     return load.requests(server, [[history] for history in loads.histories(mix, REQUESTS)])
 
 
@@ -128,9 +145,12 @@ def _told(
     generator = "wrk" if shutil.which("wrk") else "a Python client"
     about = (
         f"Answers a second, median of {rounds} rounds of {seconds:g} s [least to most], and the "
-        f"share of failed requests; {load.CONNECTIONS} connections, closed loop by {generator} on "
-        "the same cores. All but Persona run the same encoder as plain fp32 ONNX, are given rows "
-        "of the item table instead of item ids, and validate what their framework makes them. "
+        "share of failed requests. All servers are up and one is asked at a time, over "
+        f"{load.CONNECTIONS} connections, closed loop by {generator} on the same cores. All but "
+        "Persona run the same encoder as plain fp32 ONNX, are given rows of the item table instead "
+        "of item ids, and validate what their framework makes them. "
+        "ONNX Runtime has one thread a worker, but for the naive FastAPI and where threads are "
+        "unset, as most people leave them. "
         "Targets are of Persona in fp32; int8 is the same encoder exported with `--int8`."
     )
     missing = (f"\n{name} did not answer: `{why}`" for name, why in silent.items())
@@ -164,7 +184,7 @@ def latency(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
                     capacity = closed(started, mix, seconds).per_second
                     if server is REFERENCE:
                         at[mix] = SHARE * capacity
-                    requests = _requests(server, mix)
+                    requests = one_history_requests(server, mix)
                     opened = open_loop(started.port, requests, at[mix], seconds, seed=number)
                     typer.echo(f"{name:>16} {mix:>5} p99 {opened.percentile(99):.2f} ms")
                     series[mix][name].append(opened)

@@ -63,17 +63,18 @@ NAIVE = Server(
     "naive FastAPI",
     ("uvicorn", "naive_fastapi:app", *UVICORN.split(), "--no-access-log", "--log-level", "error"),
     "/encode",
+    variables={"BENCH_THREADS": "0"},
 )
 REFERENCE = Server("reference loop", ("python", "reference_loop.py"), "/")
 MOSEC = Server("mosec", ("python", "with_mosec.py"), "/inference", requirements=("mosec==0.9.8",))
+LITSERVE = Server(
+    "LitServe", ("python", "with_litserve.py"), "/predict", requirements=("litserve==0.2.19",)
+)
+LITSERVE_UNSET = replace(LITSERVE, name="LitServe, threads unset", variables={"BENCH_THREADS": "0"})
 MOSEC_BATCHING = replace(MOSEC, name="mosec, batches of 32", variables={"BENCH_BATCH": "32"})
 OTHERS = (
-    Server(
-        "LitServe",
-        ("python", "with_litserve.py"),
-        "/predict",
-        requirements=("litserve==0.2.19",),
-    ),
+    LITSERVE,
+    LITSERVE_UNSET,
     Server(
         "BentoML",
         ("bentoml", "serve", "with_bentoml:Encode", "--host", "127.0.0.1", "--port", "{port}"),
@@ -124,16 +125,20 @@ class Running:
     group: int  # its process group
 
     def processes(self) -> list[int]:
-        """The ids of every process of the group that has not ended."""
+        """The ids of all that has not ended, of its group and of what descends from it."""
         found = []
+        parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
-                state, _, group = path.read_text().rpartition(") ")[2].split()[:3]
+                state, parent, group = path.read_text().rpartition(") ")[2].split()[:3]
             except (FileNotFoundError, ProcessLookupError):  # ended since
                 continue
-            if int(group) == self.group and state != "Z":
-                found.append(int(path.parent.name))
-        return found
+            number = int(path.parent.name)
+            ours = int(group) == self.group != number
+            parents[number] = self.group if ours else int(parent)
+            if state != "Z":
+                found.append(number)
+        return [number for number in found if self.group in _ancestors(number, parents)]
 
     def get(self, path: str) -> str:
         """The body of a GET."""
@@ -151,6 +156,13 @@ class Running:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             content: bytes = answer.read()
             return content
+
+
+def _ancestors(number: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """A process, its parent, and so on."""
+    while number in parents:
+        yield number
+        number = parents[number]
 
 
 @contextmanager

@@ -38,14 +38,17 @@ def plot(name: str, x_label: str, y_label: str, lines: Mapping[str, Mapping[int,
     """Draws curves over logarithmic axes to `plots/<name>.png`; the Markdown that shows them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for label, points in lines.items():
         axes.loglog(list(points), list(points.values()), "o-", label=label)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    ticks = sorted(set().union(*lines.values()))
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(visible=True, alpha=0.3)
+    figure.legend(loc="outside right upper")
     PLOTS.mkdir(exist_ok=True)
     figure.savefig(PLOTS / f"{name}.png", dpi=120)
     return f"![{y_label} over {x_label}](plots/{name}.png)"

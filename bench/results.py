@@ -75,10 +75,15 @@ def record_table(name: str, table: str, pages: Sequence[Path] = ()) -> None:
 
 
 def commit() -> str:
-    """The checkout's commit, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    """The checkout's commit, marked where other files than the results differ from it."""
+    others = [f":!{name}" for name in ("results.json", "RESULTS.md", TABLES, "plots")]
+    found = _git("rev-parse", "--short", "HEAD")
+    return f"{found}-dirty" if _git("status", "--porcelain", "--", "..", *others) else found
+
+
+def _git(*words: str) -> str:
     return subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 

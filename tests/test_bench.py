@@ -1,16 +1,21 @@
 """The serving benchmarks count, compare and draw what they say they do."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import load, loads
+from bench import ladder, load, loads
 from bench.batch import batches
 from bench.ceiling import together
 from bench.load import Load, closed_loop, open_loop
 from bench.online import ratios
-from bench.peers import REFERENCE, Server, persona, running
+from bench.peers import REFERENCE, Running, Server, persona, running
 from tests.conftest import TINY_ITEMS
 from tests.serving import serving
 
@@ -59,6 +64,39 @@ def test_goodput_counts_what_came_within_the_objective() -> None:
     result = Load(100.0, 0.0, np.array([1.0, 2.0, 30.0, 40.0]))
     assert result.goodput(10) == 50
     assert result.percentile(100) == 40
+
+
+def test_requests_that_failed_are_not_in_time() -> None:
+    assert Load(100.0, 0.5, np.array([1.0, 2.0, 30.0, 40.0])).in_time(10) == 0.25
+    assert Load(0.0, 1.0, np.empty(0)).in_time(10) == 0
+    assert np.isnan(Load(0.0, 1.0, np.empty(0)).percentile(99))
+
+
+def test_a_ladder_ends_where_a_server_drowns(
+    tiny_artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ladder.RATES, "news", (20, 40, 60))
+    in_time = iter([1.0, 0.4])
+    monkeypatch.setattr(Load, "in_time", lambda *_: next(in_time))
+    with serving(tiny_artifacts) as client:
+        started = Running(persona(tiny_artifacts), client.base_url.port or 0, 0)
+        steps: ladder.Steps = {}
+        ladder.climb(started, "news", 0.5, 0, steps)
+    assert {rate: len(loads_) for rate, loads_ in steps.items()} == {20: 1, 40: 1}
+    assert len(steps[20][0].latencies_ms) == 10
+
+
+def test_processes_of_a_contender_are_found_in_sessions_of_their_own() -> None:
+    sleeper = "import subprocess; subprocess.run(['sleep', '30'], start_new_session=True)"
+    with subprocess.Popen([sys.executable, "-c", sleeper], start_new_session=True) as parent:
+        started = Running(REFERENCE, 0, parent.pid)
+        deadline = time.monotonic() + 20
+        while len(started.processes()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found = started.processes()
+        for number in found:
+            os.kill(number, signal.SIGKILL)
+    assert len(found) == 2
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""FastAPI around ONNX Runtime as most people write it: threads left at their defaults."""
+"""FastAPI around ONNX Runtime as most people write it."""
 
 from fastapi import FastAPI
 from plain_encoder import PlainEncoder  # type: ignore[import-not-found]  # beside this file
 from pydantic import BaseModel
 
-encoder = PlainEncoder(threads=0)
+encoder = PlainEncoder()
 app = FastAPI()
 
 

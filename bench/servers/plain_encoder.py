@@ -1,4 +1,8 @@
-"""The plain encoder as every server but Persona runs it: pad to the longest, run, no validation."""
+"""The plain encoder as every server but Persona runs it: pad to the longest, run, no validation.
+
+One thread a process, as there is a process a core; with `BENCH_THREADS=0` as many as ONNX Runtime
+likes best, which is what it does when nobody says anything.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +15,11 @@ from numpy.typing import NDArray
 
 
 class PlainEncoder:
-    """`plain.onnx`; `threads` as given, or as many as ONNX Runtime likes best."""
+    """`plain.onnx`."""
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = int(os.environ.get("BENCH_THREADS", "1"))
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(os.environ["BENCH_ONNX"], options, providers)
 
