@@ -3,7 +3,8 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from statistics import median
@@ -27,6 +28,7 @@ RUN_SIZES = (4, 8, 16, 32, 64, 128)  # of which the ideal loop takes the best
 Embeddings = NDArray[np.float32]
 Encode = Callable[[Rows], Embeddings]
 Mixed = str  # a mix of loads, or "mixed": half the histories of either
+KINDS = ("ideal", "float", "base64")
 
 Rounds = Annotated[int, typer.Option(help="Rounds; medians count.", min=1)]
 Seconds = Annotated[float, typer.Option(help="Of each measurement.", min=0.1)]
@@ -49,41 +51,41 @@ def batch(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
     padding: dict[str, float] = {}
     encoders.artifacts()  # made once, before two processes ask for it
     best = {mix: max(RUN_SIZES, key=lambda size: ideal(mix, size, 0.5)) for mix in mixes}
-    for _ in range(rounds):
-        for mix in mixes:
-            found = ideal(mix, best[mix], seconds)
-            users.setdefault(("ideal", mix), []).append(found)
-        for encoding in ("float", "base64"):
-            body = _body(encoding=encoding)
-            with running(persona(body=body)) as started:
-                for mix in mixes:
-                    found = users_a_second(started, mix, seconds)
+    with running(persona()) as started:
+        for _ in range(rounds):
+            for mix in mixes:  # one after the other, so that what drifts, drifts for all three
+                users.setdefault(("ideal", mix), []).append(ideal(mix, best[mix], seconds))
+                for encoding in ("float", "base64"):
+                    found = users_a_second(started, mix, seconds, _body(encoding=encoding))
                     users.setdefault((encoding, mix), []).append(found)
-                    typer.echo(
-                        f"{mix} {encoding} {found:,.0f}, ideal {users['ideal', mix][-1]:,.0f}"
-                    )
-                    if encoding == "float":
-                        padding[mix] = padding_ratio(started, mix)
-    medians = {key: median(values) for key, values in users.items()}
+                counts = ", ".join(f"{kind} {users[kind, mix][-1]:,.0f}" for kind in KINDS)
+                typer.echo(f"{mix}: {counts}")
+        for mix in mixes:
+            padding[mix] = padding_ratio(started, mix)
     command = f"python -m bench batch --rounds {rounds} --seconds {seconds:g}"
-    share = medians["float", "mixed"] / medians["ideal", "mixed"]
-    record("batch_vs_ideal", round(share, 3), 0.85, command)
+    record("batch_vs_ideal", round(_share(users, "float", "mixed"), 3), 0.85, command)
     for mix in ("news", "films"):
         record(f"padding_ratio_{mix}", round(padding[mix], 4), 1.10, command)
-    tell("batch", "Batches of 256 histories", _told(medians, padding, best, rounds, seconds))
+    tell("batch", "Batches of 256 histories", _told(users, padding, best, rounds, seconds))
+
+
+def _share(users: Mapping[tuple[str, str], Sequence[float]], kind: str, mix: Mixed) -> float:
+    """Of the ideal loop's users a second: median over the rounds of the ratio in each."""
+    ours, theirs = users[kind, mix], users["ideal", mix]
+    return median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def _body(**fields: str) -> Body:
     return lambda histories: persona_body(histories, **fields)
 
 
-def users_a_second(started: Running, mix: Mixed, seconds: float) -> float:
+def users_a_second(started: Running, mix: Mixed, seconds: float, body: Body) -> float:
     """Histories answered a second, in requests of 256 over 8 connections.
 
     Raises:
         RuntimeError: a request failed.
     """
-    requests = load.requests(started.server, batches(mix))
+    requests = load.requests(replace(started.server, body=body), batches(mix))
     answered = steady(started.port, requests, seconds, CONNECTIONS)
     if answered.failed:
         raise RuntimeError(f"{answered.failed:.1%} of the batches of {mix} failed")
@@ -146,7 +148,7 @@ def _encode_sorted(encode: Encode, histories: Rows, run_size: int) -> Embeddings
 
 
 def _told(
-    medians: Mapping[tuple[str, str], float],
+    users: Mapping[tuple[str, str], Sequence[float]],
     padding: Mapping[str, float],
     best: Mapping[str, int],
     rounds: int,
@@ -155,9 +157,9 @@ def _told(
     rows = [
         [
             mix,
-            f"{medians['ideal', mix]:,.0f} (runs of {best[mix]})",
+            f"{median(users['ideal', mix]):,.0f} (runs of {best[mix]})",
             *(
-                f"{medians[kind, mix]:,.0f} ({medians[kind, mix] / medians['ideal', mix]:.2f})"
+                f"{median(users[kind, mix]):,.0f} ({_share(users, kind, mix):.2f})"
                 for kind in ("float", "base64")
             ),
             f"{padding[mix]:.3f}",
@@ -172,10 +174,10 @@ def _told(
         "computed / real tokens",
     ]
     return (
-        f"Users a second, medians of {rounds} rounds of {seconds:g} s, and their ratio to the "
-        "ideal loop: two processes that sort each batch by length, cut it into runs of the size "
-        "that measured fastest, and run Persona's own graph; no HTTP, no item ids, no JSON. "
-        f"Persona is asked over {CONNECTIONS} connections. Mixed: half news, half films. The "
+        f"Users a second, medians of {rounds} rounds of {seconds:g} s, and medians of the rounds' "
+        "ratios to the ideal loop: two processes that sort each batch by length, cut it into runs "
+        "of the size that measured fastest, and run Persona's own graph; no HTTP, no item ids, no "
+        f"JSON. Persona is asked over {CONNECTIONS} connections. Mixed: half news, half films. The "
         "tokens are those of batches that come one at a time.\n\n" + table(head, rows)
     )
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -30,6 +31,7 @@ MIXES: tuple[loads.Mix, ...] = ("news", "films")
 REQUESTS = 2000  # different ones, played in turn
 SHARE = 0.6  # of the reference loop's capacity, in open loop
 OBJECTIVE_MS = 10.0
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 Rounds = Annotated[int, typer.Option(help="Rounds; medians count.", min=1)]
 Seconds = Annotated[float, typer.Option(help="Of each measurement.", min=0.1)]
@@ -66,7 +68,8 @@ def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> No
         of = {name: rates(loads_) for name, loads_ in series[mix].items()}
         for figure, (value, target) in ratios(of, mix).items():
             record(figure, value, target, command)
-    tell("online", "One history a request", _told(series, silent, rounds, seconds))
+    told = _told(series, silent, rounds, seconds)
+    tell("online", "One history a request", told, [PAGE])
 
 
 def closed_rounds(

@@ -11,10 +11,13 @@ from bench.results import FOLDER, commit, record_table, versions
 PLOTS = FOLDER / "plots"
 
 
-def tell(name: str, heading: str, text: str) -> None:
-    """Writes a section of RESULTS.md, with the day, the commit, the machine and the versions."""
+def tell(name: str, heading: str, text: str, pages: Sequence[Path] = ()) -> None:
+    """Writes a section of RESULTS.md, with the day, the commit, the machine and the versions.
+
+    Pages of the documentation that show it have a place for `serving_<name>`.
+    """
     when = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}."
-    record_table(f"serving_{name}", f"## {heading}\n\n{text.strip()}\n\n{when}\n")
+    record_table(f"serving_{name}", f"## {heading}\n\n{text.strip()}\n\n{when}\n", pages)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
