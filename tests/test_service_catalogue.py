@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import zlib
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from export.write import Description, write_artifact
 from service.artifact import Artifact, ItemId, open_artifact
+from service.bulk_lookup import BulkRows
 from service.catalogue import RowsInFiles, RowsInMemory, open_rows, write_rows
 from service.errors import ArtifactError, InvalidRequest
 from service.histories import ItemIndex, MappedHistory, UnknownItems
@@ -78,23 +80,41 @@ def refusal_or_rows(index: ItemIndex, items: list[ItemId]) -> object:
         return error.message, error.path
 
 
+strings = st.text(st.sampled_from("aä€𐍈"), max_size=22)  # of 1 to 4 bytes a character
+integers = st.integers(-(2**63), 2**63 - 1) | small
+
+
 @given(
     known=catalogues
     | st.lists(texts, min_size=1, max_size=60, unique=True)
-    | st.lists(st.integers(-(2**63), 2**63 - 1) | small, min_size=1, max_size=60, unique=True),
-    asked=st.lists(st.lists(item_ids, max_size=9), max_size=8),
+    | st.lists(strings, min_size=1, max_size=40, unique=True)
+    | st.lists(integers, min_size=1, max_size=60, unique=True),
+    asked=st.lists(st.lists(item_ids | strings, max_size=9) | st.lists(strings), max_size=8),
     data=st.data(),
 )
+@pytest.mark.parametrize("thousands", [1, 2**63])
 @settings(deadline=None)
 def test_many_at_once_have_the_rows_that_each_has(
-    known: list[ItemId], asked: list[list[ItemId]], data: st.DataObject
+    known: list[ItemId], asked: list[list[ItemId]], data: st.DataObject, thousands: int
 ) -> None:
     histories = [data.draw(st.permutations(known)), *asked]
     each = list(map(in_files(known).find, histories))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.catalogue.MANY", 1)
+        patch.setattr("service.catalogue.THOUSANDS", thousands)
         found = RowsInMemory(known).find_all(histories)
     assert found == [(rows, rows.count(len(known))) for rows in each]
+
+
+@pytest.mark.parametrize("known", [["a", 1], ["a\0b"], ["a" * 65]], ids=["integer", "NUL", "long"])
+def test_catalogues_that_bulk_has_no_place_for_are_searched_all_the_same(
+    known: list[ItemId],
+) -> None:
+    with pytest.raises(Unfit):
+        BulkRows(known)
+    histories = [[*known, "never seen"]] * 1500
+    found = RowsInMemory(known).find_all(histories)
+    assert found == [(array("q", range(len(known) + 1)), 1)] * 1500
 
 
 @pytest.mark.parametrize("known", [range(5, 105), range(0, 2**40, 2**33), map(str, range(100))])
