@@ -10,17 +10,8 @@ import typer
 from bench import loads
 from bench.load import Load, closed_loop, open_loop
 from bench.memory import MEGABYTE, idle_share, proportional_bytes
-from bench.online import MIXES, OBJECTIVE_MS, one_history_requests
-from bench.peers import (
-    MOSEC,
-    MOSEC_BATCHING,
-    NAIVE,
-    OTHERS,
-    REFERENCE,
-    Running,
-    persona,
-    running,
-)
+from bench.online import MIXES, OBJECTIVE_MS, note_silence, one_history_requests
+from bench.peers import PEERS, REFERENCE, Running, persona, running
 from bench.report import plot, table, tell
 
 RATES: dict[loads.Mix, Sequence[int]] = {
@@ -36,7 +27,7 @@ Steps = dict[int, list[Load]]  # by rate, of each round
 
 def ladder(rounds: Rounds = 3, seconds: Seconds = 2.0, peers: bool = True) -> None:
     """Open loop at rising rates: latencies and answers in time; memory, and CPU at idle."""
-    others = (MOSEC, MOSEC_BATCHING, NAIVE, *OTHERS) if peers else ()
+    others = PEERS if peers else ()
     climbed: dict[loads.Mix, dict[str, Steps]] = {mix: {} for mix in MIXES}
     rest: dict[str, list[tuple[float, float]]] = {}
     silent: dict[str, str] = {}
@@ -50,7 +41,7 @@ def ladder(rounds: Rounds = 3, seconds: Seconds = 2.0, peers: bool = True) -> No
                     found = proportional_bytes(started), idle_share(started, 2 * seconds)
                     rest.setdefault(server.name, []).append(found)
             except (RuntimeError, OSError) as error:  # it does not start, or answers no more
-                silent[server.name] = str(error).strip().splitlines()[-1]
+                note_silence(server.name, error, silent)
     tell("ladder", "Rising load", _told(climbed, rest, silent, rounds, seconds))
 
 
@@ -61,12 +52,12 @@ def climb(started: Running, mix: loads.Mix, seconds: float, seed: int, steps: St
     for rate in RATES[mix]:
         load = open_loop(started.port, requests, rate, seconds, seed=seed)
         steps.setdefault(rate, []).append(load)
-        in_time = load.in_time(OBJECTIVE_MS)
+        share = load.in_time(OBJECTIVE_MS)
         typer.echo(
             f"{started.server.name:>20} {mix:>5} {rate:5} p99 {load.percentile(99):9.2f} ms, "
-            f"{in_time:.0%} in time"
+            f"{share:.0%} in time"
         )
-        if in_time < DROWNED:
+        if share < DROWNED:
             return
 
 
@@ -81,17 +72,20 @@ def _told(
         "One history a request, Poisson arrivals at the given rate over 64 connections by a Python "
         "client on the same cores; a latency counts from when a request was due. Cells: p50 / p99 "
         f"/ p99.9 in milliseconds of the good answers, and the share of requests that had one "
-        f"within {OBJECTIVE_MS:g} ms where it is below 99 %; once it is below {DROWNED:.0%}, "
-        f"higher rates are left out. {rounds} rounds of {seconds:g} s, all their requests together."
+        f"within {OBJECTIVE_MS:g} ms where it is below 99 %; once it is below {DROWNED:.0%} in "
+        "a round, the round ends there, and at higher rates counts as no answer in time. "
+        f"{rounds} rounds of {seconds:g} s, all their requests together."
     )
     parts = [about]
     for mix, servers in climbed.items():
         rows = [
-            [name, *(_cell(steps.get(rate, [])) for rate in RATES[mix])]
-            for name, steps in servers.items()
+            [name, *(_cell(steps, rate) for rate in RATES[mix])] for name, steps in servers.items()
         ]
         parts.append(table([f"{mix}, requests a second", *map(str, RATES[mix])], rows))
-        goodput = {name: _goodput(steps) for name, steps in servers.items()}
+        goodput = {
+            name: {rate: rate * share for rate, share in in_time(steps).items()}
+            for name, steps in servers.items()
+        }
         y = f"answers a second within {OBJECTIVE_MS:g} ms"
         parts.append(plot(f"ladder_{mix}", f"{mix}, requests a second", y, goodput))
     rows = [
@@ -111,17 +105,21 @@ def _told(
     return "\n\n".join(parts)
 
 
-def _cell(steps: Sequence[Load]) -> str:
-    latencies = np.concatenate([load.latencies_ms for load in steps] or [np.empty(0)])
+def _cell(steps: Steps, rate: int) -> str:
+    if rate not in steps:
+        return ""
+    latencies = np.concatenate([load.latencies_ms for load in steps[rate]])
     if not len(latencies):
-        return "none" if steps else ""
+        return "none"
     told = " / ".join(f"{value:.3g}" for value in np.percentile(latencies, (50, 99, 99.9)))
-    share = float(np.mean([load.in_time(OBJECTIVE_MS) for load in steps]))
+    share = in_time(steps)[rate]
     return told if share >= 0.99 else f"{told}, {share:.0%}"
 
 
-def _goodput(steps: Steps) -> dict[int, float]:
+def in_time(steps: Steps) -> dict[int, float]:
+    """By rate, the share of requests answered within the objective, none once a round has ended."""
+    rounds = max(map(len, steps.values()))
     return {
-        rate: rate * float(np.mean([load.in_time(OBJECTIVE_MS) for load in loads_]))
+        rate: sum(load.in_time(OBJECTIVE_MS) for load in loads_) / rounds
         for rate, loads_ in steps.items()
     }

@@ -15,8 +15,8 @@ from bench.load import Load, closed_loop, open_loop
 from bench.peers import (
     MOSEC,
     MOSEC_BATCHING,
-    NAIVE,
     OTHERS,
+    PEERS,
     REFERENCE,
     Running,
     Server,
@@ -61,7 +61,7 @@ COMPARED = (
 def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> None:
     """Closed loop, 32 connections: answers a second."""
     rounded = replace(persona(encoders.artifacts(int8=True)), name=FASTEST)
-    others = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS) if peers else ()
+    others = PEERS if peers else ()
     series, silent = closed_rounds((persona(), rounded, REFERENCE, *others), rounds, seconds)
     command = f"python -m bench online --rounds {rounds} --seconds {seconds:g}"
     for mix in MIXES:
@@ -88,21 +88,22 @@ def closed_rounds(
             try:
                 up[server.name] = stack.enter_context(running(server))
             except RuntimeError as error:
-                _note_silence(server.name, error, silent)
+                note_silence(server.name, error, silent)
         for _ in range(rounds):
             for mix in MIXES:
                 for name, started in up.items():
                     try:
                         measured = closed(started, mix, seconds)
                     except (RuntimeError, OSError) as error:
-                        _note_silence(name, error, silent)
+                        note_silence(name, error, silent)
                     else:
                         series[mix].setdefault(name, []).append(measured)
     return series, silent
 
 
-def _note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
-    if name in {"Persona", REFERENCE.name}:
+def note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
+    """A peer may fall silent, and the table says so; without ours there is nothing to compare."""
+    if name in {EXACT, FASTEST, REFERENCE.name}:
         raise error
     silent[name] = str(error).strip().splitlines()[-1]
 

@@ -100,6 +100,9 @@ OTHERS = (
 )
 
 
+PEERS = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS)
+
+
 def persona(
     artifacts: Path | None = None, workers: int = 2, body: Body = persona_body, **settings: str
 ) -> Server:

@@ -1,8 +1,9 @@
 """Finds the rows of thousands of item ids at once, with NumPy.
 
 Here even their hashes are made by NumPy, from their bytes: 0.06 µs an id, where Python's hash of a
-string and `row_table` take 0.1. A few dozen operations cost as much as `row_table` takes for a
-thousand ids, so smaller requests stay there.
+string and `row_table` take 0.1. Its few dozen operations cost 70 µs however few the ids are, so
+smaller requests stay there, and large catalogues with their files, whose hash is one that a loop
+over single ids computes fastest.
 """
 
 from array import array

@@ -98,6 +98,11 @@ def test_a_ladder_ends_where_a_server_drowns(
     assert len(steps[20][0].latencies_ms) == 10
 
 
+def test_a_round_that_ended_early_has_no_answers_in_time_at_higher_rates() -> None:
+    quick, late = Load(9.0, 0.0, np.array([1.0, 2.0])), Load(9.0, 0.0, np.array([1.0, 99.0]))
+    assert ladder.in_time({10: [quick, quick], 20: [late]}) == {10: 1.0, 20: 0.25}
+
+
 def test_processes_of_a_contender_are_found_in_sessions_of_their_own() -> None:
     sleeper = "import subprocess; subprocess.run(['sleep', '30'], start_new_session=True)"
     with subprocess.Popen([sys.executable, "-c", sleeper], start_new_session=True) as parent:

@@ -117,10 +117,17 @@ def test_catalogues_that_bulk_has_no_place_for_are_searched_all_the_same(
     assert found == [(array("q", range(len(known) + 1)), 1)] * 1500
 
 
-@pytest.mark.parametrize("known", [range(5, 105), range(0, 2**40, 2**33), map(str, range(100))])
+@pytest.mark.parametrize(
+    "known", [range(5, 105), range(0, 2**40, 2**33), list(map(str, range(100)))]
+)
 def test_ids_are_found_though_some_share_a_slot(known: Iterable[ItemId]) -> None:
     rows = {item_id: row for row, item_id in enumerate(known)}
     assert RowTable(rows).find([*reversed(rows)]).tolist() == [*reversed(range(len(rows)))]
+
+
+def test_empty_histories_have_no_rows() -> None:
+    assert RowsInMemory(["a"]).find_all([[], []]) == [(array("q"), 0), (array("q"), 0)]
+    assert RowsInMemory(["a"]).find_all([]) == []
 
 
 def test_an_integer_that_differs_by_the_modulus_of_hashes_is_another() -> None:
