@@ -1,8 +1,10 @@
 """Micro-batching for CPUs: histories of like length share a run, and nobody waits for company.
 
 Each worker process has one core, so runs are computed inline on its event loop: a second thread
-would add hops and fight for the same core. What arrives in one turn of the loop forms the first
-run; what arrives during a run waits for the next. docs/batching.md has the picture.
+would add hops and fight for the same core. What arrives in one turn of the loop is computed in the
+next, in as many runs as it takes up to `max_batch_tokens`: all of them are prepared, then computed,
+then answered, because a run leaves the core's caches without Python, and what follows it is slow.
+docs/batching.md has the picture.
 
 What waits is not rows but pieces. A request is cut when it arrives: its rows, shortest first, in
 pieces that a run can take whole; one history is a piece of one. So the queue costs a large
@@ -21,6 +23,7 @@ import logging
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -31,13 +34,13 @@ from service.timeouts import Timeouts
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 RUN_COST_TOKENS = 24  # the fixed cost of a run, in tokens that take as long to compute
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
-TURN_SHARE = 0.5  # of the largest run: what one turn of the event loop computes, and then a run
 
 logger = logging.getLogger(__name__)
 
 Group = TypeVar("Group", bound=Hashable)  # only rows of one group can share a run
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +91,7 @@ class _Run(Generic[Group, Row, Result]):
 
     def __init__(self, *pieces: _Piece[Group, Row, Result]) -> None:
         self.pieces: list[_Piece[Group, Row, Result]] = []
+        self.group = pieces[0].group
         self.n_rows = self.length = self.tokens = 0
         for piece in pieces:
             self.add(piece)
@@ -98,23 +102,37 @@ class _Run(Generic[Group, Row, Result]):
         self.length = max(self.length, piece.length)
         self.tokens += piece.tokens
 
+    def rows(self) -> list[Row]:
+        return [row for piece in self.pieces for row in piece.rows]
+
+    def computed_tokens(self) -> int:
+        return self.n_rows * self.length
+
+    def deliver(self, results: Sequence[Result]) -> None:
+        start = 0
+        for piece in self.pieces:
+            end = start + len(piece.rows)
+            piece.request.deliver(piece.positions, results[start:end])
+            start = end
+
 
 class Batcher(Generic[Group, Row, Result]):
     """Queues the rows of requests and computes them in runs.
 
-    `compute(group, rows)` returns one result a row; `on_run(rows, real_tokens, computed_tokens,
-    queued_tokens)` hears of every run that went well, with what it took and what it left.
+    `prepare(group, rows)` returns what computes them, one result a row; `on_run(rows, real_tokens,
+    computed_tokens, queued_tokens)` hears of every run that went well, with what it took and what
+    it left.
     """
 
     def __init__(
         self,
-        compute: Callable[[Group, list[Row]], Sequence[Result]],
+        prepare: Callable[[Group, list[Row]], Callable[[], Sequence[Result]]],
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
         on_run: Callable[[int, int, int, int], None] = lambda *_: None,
     ) -> None:
-        self._compute = compute
+        self._prepare = prepare
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._on_run = on_run
@@ -200,21 +218,17 @@ class Batcher(Generic[Group, Row, Result]):
             loop.call_soon(self._flush, loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Computes until there is something to answer, or it has taken long.
-
-        Then the loop gets a turn, to answer and to read, before what is left.
-        """
         self._scheduled = False
-        now, computed, answered = loop.time(), 0, False
-        while computed < TURN_SHARE * self._max_batch_tokens and not answered:
-            lead = self._first_due(now)
-            if lead is None:
-                break
-            run = self._with_company(lead, now)
-            self._run(run)
-            computed += run.n_rows * run.length
-            answered = any(piece.request.future.done() for piece in run.pieces)
+        self._compute(list(self._plan(loop.time())))
         self._schedule(loop)
+
+    def _plan(self, now: float) -> Iterator[_Run[Group, Row, Result]]:
+        """The runs of one turn of the loop."""
+        planned = 0
+        while planned < self._max_batch_tokens and (lead := self._first_due(now)) is not None:
+            run = self._with_company(lead, now)
+            planned += run.computed_tokens()
+            yield run
 
     def _first_due(self, now: float) -> _Piece[Group, Row, Result] | None:
         while self._due:
@@ -265,19 +279,15 @@ class Batcher(Generic[Group, Row, Result]):
         del line[bisect_left(line, piece.place)]
         self.queued_tokens -= piece.tokens
 
-    def _run(self, run: _Run[Group, Row, Result]) -> None:
-        rows = [row for piece in run.pieces for row in piece.rows]
-        try:
-            results = self._compute(run.pieces[0].group, rows)
-        except Exception as error:  # noqa: BLE001  # a batch's border: the worker must live on
-            self._isolate(run, error)
-            return
-        self._on_run(run.n_rows, run.tokens, run.n_rows * run.length, self.queued_tokens)
-        start = 0
-        for piece in run.pieces:
-            end = start + len(piece.rows)
-            piece.request.deliver(piece.positions, results[start:end])
-            start = end
+    def _compute(self, runs: Sequence[_Run[Group, Row, Result]]) -> None:
+        prepared = [_attempt(partial(self._prepare, run.group, run.rows())) for run in runs]
+        outcomes = [work if isinstance(work, Exception) else _attempt(work) for work in prepared]
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                self._isolate(run, outcome)
+                continue
+            self._on_run(run.n_rows, run.tokens, run.computed_tokens(), self.queued_tokens)
+            run.deliver(outcome)
 
     def _isolate(self, run: _Run[Group, Row, Result], error: Exception) -> None:
         """After a failed run: each request once more alone, so that only the guilty one fails."""
@@ -286,5 +296,16 @@ class Batcher(Generic[Group, Row, Result]):
             logger.error("a run of %d histories failed\n%s", run.n_rows, frames(error))
             run.pieces[0].request.fail(ServiceError("internal error"))
             return
-        for request in requests.values():
-            self._run(_Run(*(piece for piece in run.pieces if piece.request is request)))
+        self._compute(
+            [
+                _Run(*(piece for piece in run.pieces if piece.request is request))
+                for request in requests.values()
+            ]
+        )
+
+
+def _attempt(work: Callable[[], Value]) -> Value | Exception:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  # a batch's border: the worker must live on
+        return error

@@ -69,7 +69,7 @@ def load(folder: Path, settings: Settings, tally: Tally) -> Model:
     engine.prove(index)
     engine.warm_up(settings.max_batch_tokens)
     batcher = Batcher[GraphName, Row, Outputs](
-        engine.run,
+        engine.prepare,
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         on_run=tally.of_runs(artifact.manifest.name),

@@ -1,7 +1,7 @@
 """ONNX Runtime behind one class: opens an artifact's graphs, proves them, and computes batches."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -45,10 +45,15 @@ class Engine:
     def run(self, graph: GraphName, rows: Sequence[Row]) -> list[Outputs]:
         """Computes a batch: for each row its slice of the graph's outputs, padding included.
 
-        For `embedding`, long histories are computed by `embedding_long`.
-
         `embedding`: (D,). `attention`: (D,), (H, 1 + L). `attention_full`: (D,),
         (blocks, H, 1 + L, 1 + L). `score`: (N,), (N, H, L).
+        """
+        return self.prepare(graph, rows)()
+
+    def prepare(self, graph: GraphName, rows: Sequence[Row]) -> Callable[[], list[Outputs]]:
+        """Pads a batch and builds its mask; what it returns runs the graph.
+
+        For `embedding`, long histories are computed by `embedding_long`.
         """
         item_ids, key_mask = pad_rows([row.history for row in rows])  # (B, L)
         feeds: dict[str, NDArray[Any]] = {"item_ids": item_ids, "key_mask": key_mask}
@@ -60,7 +65,8 @@ class Engine:
             graph = "embedding_long"
         if graph == "score":
             feeds["candidate_ids"], _ = pad_rows([row.candidates for row in rows])  # (B, N)
-        return list(zip(*self._sessions[graph].run(self._outputs[graph], feeds), strict=True))
+        session, outputs = self._sessions[graph], self._outputs[graph]
+        return lambda: list(zip(*session.run(outputs, feeds), strict=True))
 
     def prove(self, index: ItemIndex) -> None:
         """Replays the golden pairs through every graph that gives embeddings.

@@ -1,7 +1,7 @@
 """The batcher, around a function that notes what it is given."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +16,18 @@ class Recorder:
     """Computes the upper case, and refuses rows that contain "bad"."""
 
     def __init__(self) -> None:
+        self.prepared: list[Rows] = []
+        self.prepared_before: list[int] = []  # runs, before each run began
         self.runs: list[Rows] = []
 
-    def __call__(self, _group: str, rows: Rows) -> list[str]:
+    def __call__(self, _group: str, rows: Rows) -> Callable[[], list[str]]:
+        if "cannot be padded" in rows:
+            raise ValueError(rows)
+        self.prepared.append(rows)
+        return lambda: self.compute(rows)
+
+    def compute(self, rows: Rows) -> list[str]:
+        self.prepared_before.append(len(self.prepared))
         self.runs.append(rows)
         if any("bad" in row for row in rows):
             raise ValueError(rows)
@@ -158,6 +167,18 @@ def test_io_gets_its_turn_between_runs() -> None:
     run(main())
 
 
+def test_runs_of_one_turn_are_prepared_together_before_the_first_is_computed() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=100)
+        futures = [bench.submit("x" * length) for length in (2, 40, 80, 90)]
+        await asyncio.sleep(0)
+        assert [len(row) for (row,) in bench.recorder.prepared] == [2, 40, 80]  # 100 are reached
+        assert bench.recorder.prepared_before == [3, 3, 3]
+        await asyncio.gather(*futures)
+
+    run(main())
+
+
 def test_cancelled_work_is_not_computed() -> None:
     async def main() -> None:
         bench = Bench()
@@ -187,6 +208,28 @@ def test_a_failing_request_does_not_fail_its_batch_mates() -> None:
         bench = Bench()
         good, bad, fine = bench.submit("good"), bench.submit("bad", "ok"), bench.submit("fine")
         assert [await good, await fine] == [["GOOD"], ["FINE"]]
+        with pytest.raises(ServiceError, match="internal error"):
+            await bad
+
+    run(main())
+
+
+def test_a_failing_run_does_not_fail_the_other_runs_of_its_turn() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bad, good = bench.submit("bad"), bench.submit("good", group="other")
+        assert await good == ["GOOD"]
+        with pytest.raises(ServiceError, match="internal error"):
+            await bad
+
+    run(main())
+
+
+def test_what_cannot_be_prepared_fails_as_what_cannot_be_computed() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bad, good = bench.submit("cannot be padded"), bench.submit("good")
+        assert await good == ["GOOD"]
         with pytest.raises(ServiceError, match="internal error"):
             await bad
 
