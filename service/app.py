@@ -17,10 +17,13 @@ from service.errors import Overloaded, Place, ServiceError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS
-from service.routes import Handler, JsonRoute, bodies, plain
+from service.routes import JsonRoute, bodies, plain
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
+JSON = (b"content-type", b"application/json")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,10 +55,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 class _Application(FastAPI):
     """FastAPI with a border around it, and a short way through it for posted bodies.
 
-    The border counts and times each request and lets no exception out. FastAPI's own way to a
-    handler costs more than all that the handler does for a short history, so bodies take the
-    short one; their routes are still FastAPI's, for the documentation and for the methods that
-    they refuse.
+    The border counts and times each request and lets no exception out. FastAPI's own way to an
+    endpoint, and its objects for a request and a response, cost more than all that is done for a
+    short history, so bodies take the short one; their routes are still FastAPI's, for the
+    documentation and for the methods that they refuse.
     """
 
     service: Service
@@ -63,9 +66,7 @@ class _Application(FastAPI):
     def open_border(self) -> None:
         """Takes the routes as they are now; call it when all are there."""
         self._direct = {
-            route.path: route.get_route_handler()
-            for route in bodies.routes
-            if isinstance(route, JsonRoute)
+            route.path: route for route in bodies.routes if isinstance(route, JsonRoute)
         }
         routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
         self._seconds = {route: SECONDS.labels(route) for route in routes}
@@ -84,19 +85,26 @@ class _Application(FastAPI):
             await send(message)
 
         try:
-            handler = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
-            if handler is None:
+            route = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
+            if route is None:
                 await super().__call__(scope, receive, noting_send)
             else:
-                scope["app"] = self
-                response = await _answer(handler, Request(scope, receive))
-                status = response.status_code
-                await _send(response, send)
+                status, headers, content = await self._answer(route, scope, receive)
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": content})
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
             _log_failure(scope, error)
             if not status:
                 await _error(500, "internal", "internal error")(scope, receive, noting_send)
         self._count(scope["path"], status, time.perf_counter() - started)
+
+    async def _answer(self, route: JsonRoute, scope: Scope, receive: Receive) -> Answer:
+        try:
+            content = await route.answer(self.service, scope, receive)
+        except ServiceError as error:
+            refusal = _answer_service_error(None, error)
+            return refusal.status_code, refusal.raw_headers, bytes(refusal.body)
+        return 200, [(b"content-length", b"%d" % len(content)), JSON], content
 
     def _count(self, path: str, status: int, seconds: float) -> None:
         route = path if path in self._seconds else "other"
@@ -106,26 +114,12 @@ class _Application(FastAPI):
         self.service.tally.answered(answered, self._seconds[route], seconds)
 
 
-async def _send(response: Response, send: Send) -> None:
-    """What the response would do itself, had it nothing more to look after."""
-    head = {"status": response.status_code, "headers": response.raw_headers}
-    await send({"type": "http.response.start", **head})
-    await send({"type": "http.response.body", "body": response.body})
-
-
-async def _answer(handler: Handler, request: Request) -> Response:
-    try:
-        return await handler(request)
-    except ServiceError as error:
-        return _answer_service_error(request, error)
-
-
 def _error(status: int, code: str, message: str, path: Place = ()) -> Response:
     error = {"code": code, "message": message, "path": path}
     return Response(orjson.dumps({"error": error}), status, media_type="application/json")
 
 
-def _answer_service_error(_request: Request, error: Exception) -> Response:
+def _answer_service_error(_request: Request | None, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     response = _error(error.status, error.code, error.message, error.path)

@@ -1,11 +1,12 @@
 """The HTTP routes; bodies are read within their limit and parsed once, straight from bytes."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, NamedTuple, cast, get_type_hints
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+from starlette.types import Receive, Scope
 
 from service.encode import encode
 from service.errors import BodyTooLarge, ClientGone
@@ -27,44 +28,66 @@ from service.score import score
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class JsonRoute(APIRoute):
-    """A route `endpoint(request, body)` whose body FastAPI documents and pydantic-core parses.
+class Caller(NamedTuple):
+    """Who answers, and where the client's disconnection is heard."""
 
-    FastAPI would parse the bytes to a dict first, and measure neither them nor the time.
-    """
+    service: Service
+    receive: Receive
 
-    def get_route_handler(self) -> Handler:
-        """Reads, validates, and calls the endpoint."""
-        endpoint = self.endpoint
-        adapter: TypeAdapter[BaseModel] = TypeAdapter(get_type_hints(endpoint)["body"])
 
-        async def handle(request: Request) -> Response:
-            service = _service(request)
-            raw = await _read(request, service.settings.max_body_bytes)
-            await service.loaded()
-            return cast("Response", await endpoint(request, parse(adapter, raw)))
-
-        return handle
+def _caller(request: Request) -> Caller:
+    return Caller(_service(request), request.receive)
 
 
 def _service(request: Request) -> Service:
     return cast("Service", request.app.service)
 
 
-async def _read(request: Request, limit: int) -> bytes:
+FromCaller = Annotated[Caller, Depends(_caller)]
+
+
+class JsonRoute(APIRoute):
+    """A route `endpoint(body, caller)` that returns JSON; FastAPI documents it.
+
+    FastAPI would parse the bytes of a body to a dict first, and measure neither them nor the time.
+    """
+
+    async def answer(self, service: Service, scope: Scope, receive: Receive) -> bytes:
+        """Reads and validates a request's body and calls the endpoint.
+
+        Raises:
+            ServiceError: there is no answer; the message says why.
+        """
+        raw = await _read(scope, receive, service.settings.max_body_bytes)
+        await service.loaded()
+        body = parse(self._adapter, raw)
+        return cast("bytes", await self.endpoint(body, Caller(service, receive)))
+
+    def get_route_handler(self) -> Handler:
+        """The same as FastAPI calls it."""
+        self._adapter: TypeAdapter[BaseModel] = TypeAdapter(get_type_hints(self.endpoint)["body"])
+
+        async def handle(request: Request) -> Response:
+            content = await self.answer(_service(request), request.scope, request.receive)
+            return Response(content, media_type="application/json")
+
+        return handle
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The body, read no further than the limit.
 
     Raises:
         BodyTooLarge: it is longer, or says so in its header.
         ClientGone: the client disconnected before it was sent whole.
     """
-    for name, value in request.scope["headers"]:
+    for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:
             raise BodyTooLarge(f"the body has {int(value):,} bytes, limit {limit:,}")
-    message = await request.receive()
+    message = await receive()
     body: bytes = message.get("body", b"")
     while message.get("more_body"):
-        message = await request.receive()
+        message = await receive()
         body += message.get("body", b"")  # bytes: in CPython no slower than a bytearray here
         if len(body) > limit:
             raise BodyTooLarge(f"the body has more than {limit:,} bytes, the limit")
@@ -84,23 +107,17 @@ plain = APIRouter()
 
 
 @bodies.post("/encode", response_model=EncodeResponse, responses=_COMPUTE_ERRORS)
-async def encode_histories(request: Request, body: EncodeRequest) -> Response:
+async def encode_histories(body: EncodeRequest, caller: FromCaller) -> bytes:
     """User embeddings of histories, and what the encoder looked at."""
-    service = _service(request)
-    model = service.model(body.model)
-    return _json(await encode(body, model, service.settings, request.receive))
+    service, receive = caller
+    return await encode(body, service.model(body.model), service.settings, receive)
 
 
 @bodies.post("/score", response_model=ScoreResponse, responses=_COMPUTE_ERRORS)
-async def score_candidates(request: Request, body: ScoreRequest) -> Response:
+async def score_candidates(body: ScoreRequest, caller: FromCaller) -> bytes:
     """Scores of candidate items for histories."""
-    service = _service(request)
-    model = service.model(body.model)
-    return _json(await score(body, model, service.settings, request.receive))
-
-
-def _json(content: bytes) -> Response:
-    return Response(content, media_type="application/json")
+    service, receive = caller
+    return await score(body, service.model(body.model), service.settings, receive)
 
 
 @plain.get("/v1/models", tags=["models"], responses=_errors(503))

@@ -39,13 +39,20 @@ def status_of(url: str) -> int:
 
 
 @contextmanager
-def serving(artifacts: Path, **settings: Any) -> Iterator[httpx.Client]:
+def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[httpx.Client]:
     """A client of a running service, which may be ready or broken but is no longer starting."""
     app = create_app(Settings(artifacts=artifacts, **settings))
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=port, http=HTTP, access_log=False, log_level="critical", ws="none")
+    config = uvicorn.Config(
+        app,
+        port=port,
+        http=HTTP,
+        access_log=False,
+        log_level="critical",
+        ws="none",
+        root_path=root_path,
     )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

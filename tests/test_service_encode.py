@@ -128,3 +128,13 @@ def test_the_response_is_what_the_schema_says(client: httpx.Client) -> None:
         assert response.headers["content-type"] == "application/json"
         EncodeResponse.model_validate_json(response.content, strict=True)
         assert response.json().keys() == {"model", "version", "users"}
+
+
+def test_behind_a_proxy_fastapi_finds_the_route_and_the_answer_is_the_same(
+    client: httpx.Client, tiny_artifacts: Path
+) -> None:
+    with serving(tiny_artifacts, root_path="/persona") as behind:
+        assert users_of(behind, HISTORIES[:2]) == users_of(client, HISTORIES[:2])
+        refused = behind.post("/v1/encode", json={"histories": 7})
+    message = refused.json()["error"]["message"]
+    assert message == "histories: expected a list of histories, got 7"

@@ -13,7 +13,7 @@ from tests.serving import serving
 
 @pytest.fixture(scope="module")
 def client(tiny_artifacts: Path) -> Iterator[httpx.Client]:
-    limits = {"max_histories": 4, "max_history_items": 30, "max_body_bytes": 10_000}
+    limits: dict[str, Any] = {"max_histories": 4, "max_history_items": 30, "max_body_bytes": 10_000}
     with serving(tiny_artifacts, **limits, max_attention_values=200, max_scores=6) as running:
         yield running
 
