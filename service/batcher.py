@@ -1,10 +1,10 @@
 """Micro-batching for CPUs: histories of like length share a run, and nobody waits for company.
 
 Each worker process has one core, so runs are computed inline on its event loop: a second thread
-would add hops and fight for the same core. What arrives in one turn of the loop is computed in the
-next, in as many runs as it takes up to `max_batch_tokens`: all of them are prepared, then computed,
-then answered, because a run leaves the core's caches without Python, and what follows it is slow.
-docs/batching.md has the picture.
+would add hops and fight for the same core. Nothing waits for what may come, but what is there is
+read first. Then it is computed in as many runs as it takes, up to `max_batch_tokens`: all of them
+are prepared, then computed, then answered, because a run leaves the core's caches without Python,
+and what follows it is slow. docs/batching.md has the picture.
 
 What waits is not rows but pieces. A request is cut when it arrives: its rows, shortest first, in
 pieces that a run can take whole; one history is a piece of one. So the queue costs a large
@@ -141,6 +141,7 @@ class Batcher(Generic[Group, Row, Result]):
         self._due: list[tuple[float, int]] = []  # a heap; may still name pieces that left
         self._lines: dict[Group, list[tuple[int, float, int]]] = {}  # sorted places
         self._scheduled = False
+        self._arrived = False  # something did, since the loop last looked for more
         self.timeouts = Timeouts()
         self.queued_tokens = 0
 
@@ -165,6 +166,7 @@ class Batcher(Generic[Group, Row, Result]):
         request: _Request[Result] = _Request([None] * n, n, now + deadline_s, deadline_s, future)
         self._enqueue(request, group, rows, tokens, now)
         self.timeouts.watch(future, deadline_s, request.expire)
+        self._arrived = True
         self._schedule(loop)
         return future
 
@@ -218,6 +220,10 @@ class Batcher(Generic[Group, Row, Result]):
             loop.call_soon(self._flush, loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._arrived and self.queued_tokens < self._max_batch_tokens:
+            self._arrived = False
+            loop.call_soon(self._flush, loop)  # after it has read what is there to be read
+            return
         self._scheduled = False
         self._compute(list(self._plan(loop.time())))
         self._schedule(loop)

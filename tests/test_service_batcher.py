@@ -74,8 +74,33 @@ def test_an_idle_batcher_waits_for_no_company() -> None:
     async def main() -> None:
         bench = Bench()
         future = bench.submit("a")
-        await asyncio.sleep(0)  # one turn of the loop
+        for _ in range(2):  # in one turn the loop looks for more, in the next it computes
+            await asyncio.sleep(0)
         assert future.done()
+
+    run(main())
+
+
+def test_what_arrives_while_the_loop_looks_for_more_shares_the_run() -> None:
+    async def main() -> None:
+        bench = Bench()
+        first = bench.submit("a")
+        await asyncio.sleep(0)
+        await asyncio.gather(first, bench.submit("b"))
+        assert bench.recorder.runs == [["a", "b"]]
+
+    run(main())
+
+
+def test_a_trickle_of_arrivals_cannot_hold_a_run_back_beyond_its_budget() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_tokens=10)
+        futures = []
+        while not bench.recorder.runs:
+            futures.append(bench.submit("x"))
+            await asyncio.sleep(0)
+        assert len(futures) == 10
+        await asyncio.gather(*futures)
 
     run(main())
 
@@ -171,7 +196,7 @@ def test_runs_of_one_turn_are_prepared_together_before_the_first_is_computed() -
     async def main() -> None:
         bench = Bench(max_batch_tokens=100)
         futures = [bench.submit("x" * length) for length in (2, 40, 80, 90)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn: there is no room to wait for more
         assert [len(row) for (row,) in bench.recorder.prepared] == [2, 40, 80]  # 100 are reached
         assert bench.recorder.prepared_before == [3, 3, 3]
         await asyncio.gather(*futures)
