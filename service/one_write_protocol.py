@@ -34,7 +34,7 @@ class _Cycle(RequestResponseCycle):
         elif self._head is None or self.response_started:
             await super().send(message)
         elif self._is_ordinary(message):
-            self._write(message["body"])
+            self._write(message.get("body", b""))
         else:
             await super().send(self._head)
             await super().send(message)

@@ -91,6 +91,17 @@ def test_head_and_body_are_one_write(body: bytes) -> None:
     assert received.endswith(b"\r\n\r\n" + body)
 
 
+def test_a_body_may_be_left_out_where_there_is_none() -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    writes, received = talk(app, GET)
+    assert writes == [received]
+    assert received.endswith(b"content-length: 0\r\n\r\n")
+
+
 def test_what_comes_later_of_a_body_is_not_waited_for() -> None:
     writes, received = talk(answers(b"one", b"two", b"three"), GET)
     assert [write.split(b"\r\n")[-2] for write in writes[1:3]] == [b"one", b"two"]
