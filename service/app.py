@@ -17,7 +17,7 @@ from service.errors import Overloaded, Place, ServiceError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS
-from service.routes import JsonRoute, bodies, plain
+from service.routes import Caller, JsonRoute, bodies, plain
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class _Application(FastAPI):
             if route is None:
                 await super().__call__(scope, receive, noting_send)
             else:
-                status, headers, content = await self._answer(route, scope, receive)
+                caller = Caller(self.service, receive)
+                status, headers, content = await _answer(route, scope, caller)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": content})
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
@@ -98,20 +99,21 @@ class _Application(FastAPI):
                 await _error(500, "internal", "internal error")(scope, receive, noting_send)
         self._count(scope["path"], status, time.perf_counter() - started)
 
-    async def _answer(self, route: JsonRoute, scope: Scope, receive: Receive) -> Answer:
-        try:
-            content = await route.answer(self.service, scope, receive)
-        except ServiceError as error:
-            refusal = _answer_service_error(None, error)
-            return refusal.status_code, refusal.raw_headers, bytes(refusal.body)
-        return 200, [(b"content-length", b"%d" % len(content)), JSON], content
-
     def _count(self, path: str, status: int, seconds: float) -> None:
         route = path if path in self._seconds else "other"
         answered = self._answered.get((route, status))
         if answered is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
         self.service.tally.answered(answered, self._seconds[route], seconds)
+
+
+async def _answer(route: JsonRoute, scope: Scope, caller: Caller) -> Answer:
+    try:
+        content = await route.answer(scope, caller)
+    except ServiceError as error:
+        refusal = _answer_service_error(None, error)
+        return refusal.status_code, refusal.raw_headers, bytes(refusal.body)
+    return 200, [(b"content-length", b"%d" % len(content)), JSON], content
 
 
 def _error(status: int, code: str, message: str, path: Place = ()) -> Response:

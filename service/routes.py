@@ -52,23 +52,22 @@ class JsonRoute(APIRoute):
     FastAPI would parse the bytes of a body to a dict first, and measure neither them nor the time.
     """
 
-    async def answer(self, service: Service, scope: Scope, receive: Receive) -> bytes:
+    async def answer(self, scope: Scope, caller: Caller) -> bytes:
         """Reads and validates a request's body and calls the endpoint.
 
         Raises:
             ServiceError: there is no answer; the message says why.
         """
-        raw = await _read(scope, receive, service.settings.max_body_bytes)
-        await service.loaded()
-        body = parse(self._adapter, raw)
-        return cast("bytes", await self.endpoint(body, Caller(service, receive)))
+        raw = await _read(scope, caller.receive, caller.service.settings.max_body_bytes)
+        await caller.service.loaded()
+        return cast("bytes", await self.endpoint(parse(self._adapter, raw), caller))
 
     def get_route_handler(self) -> Handler:
         """The same as FastAPI calls it."""
         self._adapter: TypeAdapter[BaseModel] = TypeAdapter(get_type_hints(self.endpoint)["body"])
 
         async def handle(request: Request) -> Response:
-            content = await self.answer(_service(request), request.scope, request.receive)
+            content = await self.answer(request.scope, _caller(request))
             return Response(content, media_type="application/json")
 
         return handle
