@@ -88,6 +88,12 @@ def _told(
         }
         y = f"answers a second within {OBJECTIVE_MS:g} ms"
         parts.append(plot(f"ladder_{mix}", f"{mix}, requests a second", y, goodput))
+    parts.append(_told_rest(rest, seconds))
+    parts += [f"{name} fell silent in a round: `{why}`" for name, why in silent.items()]
+    return "\n\n".join(parts)
+
+
+def _told_rest(rest: Mapping[str, Sequence[tuple[float, float]]], seconds: float) -> str:
     rows = [
         [
             name,
@@ -96,13 +102,11 @@ def _told(
         ]
         for name, found in rest.items()
     ]
-    parts.append(
+    return (
         "After that load: memory of all processes, shared pages counted once (PSS), and CPU "
         f"over {2 * seconds:g} s without requests; medians.\n\n"
         + table(["server", "MB", "CPU at idle, of a core"], rows)
     )
-    parts += [f"{name} fell silent in a round: `{why}`" for name, why in silent.items()]
-    return "\n\n".join(parts)
 
 
 def _cell(steps: Steps, rate: int) -> str:

@@ -21,14 +21,14 @@ import asyncio
 import heapq
 import logging
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from service.errors import DeadlineExceeded, Overloaded, ServiceError
+from service.errors import Overloaded, ServiceError
 from service.logs import frames
+from service.runs import Group, Piece, Request, Result, Row, Run
 from service.timeouts import Timeouts
 
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
@@ -37,83 +37,7 @@ MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
 
 logger = logging.getLogger(__name__)
 
-Group = TypeVar("Group", bound=Hashable)  # only rows of one group can share a run
-Row = TypeVar("Row")
-Result = TypeVar("Result")
 Value = TypeVar("Value")
-
-
-@dataclass(slots=True, eq=False)
-class _Request(Generic[Result]):
-    """Answered when all its rows are, failed when one of them is."""
-
-    results: list[Any]  # of Result, and None while one is missing
-    left: int
-    deadline: float
-    deadline_s: float
-    future: asyncio.Future[list[Result]]
-
-    def fail(self, error: ServiceError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def expire(self) -> None:
-        self.fail(DeadlineExceeded(f"no result within {self.deadline_s * 1000:,.0f} ms"))
-
-    def is_wanted(self, now: float) -> bool:
-        if self.deadline <= now:
-            self.expire()
-        return not self.future.done()
-
-    def deliver(self, positions: Sequence[int], results: Sequence[Result]) -> None:
-        for position, result in zip(positions, results, strict=True):
-            self.results[position] = result
-        self.left -= len(positions)
-        if self.left == 0 and not self.future.done():
-            self.future.set_result(self.results)
-
-
-@dataclass(slots=True, eq=False)
-class _Piece(Generic[Group, Row, Result]):
-    """Rows of one request that are computed in one run."""
-
-    request: _Request[Result]
-    group: Group
-    rows: list[Row]
-    positions: list[int]  # of the rows in the request
-    length: int  # tokens of the longest row
-    tokens: int  # of all rows
-    place: tuple[int, float, int]  # in the line of its group: length, due time, number
-
-
-class _Run(Generic[Group, Row, Result]):
-    """Pieces of one group to compute at once."""
-
-    def __init__(self, *pieces: _Piece[Group, Row, Result]) -> None:
-        self.pieces: list[_Piece[Group, Row, Result]] = []
-        self.group = pieces[0].group
-        self.n_rows = self.length = self.tokens = 0
-        for piece in pieces:
-            self.add(piece)
-
-    def add(self, piece: _Piece[Group, Row, Result]) -> None:
-        self.pieces.append(piece)
-        self.n_rows += len(piece.rows)
-        self.length = max(self.length, piece.length)
-        self.tokens += piece.tokens
-
-    def rows(self) -> list[Row]:
-        return [row for piece in self.pieces for row in piece.rows]
-
-    def computed_tokens(self) -> int:
-        return self.n_rows * self.length
-
-    def deliver(self, results: Sequence[Result]) -> None:
-        start = 0
-        for piece in self.pieces:
-            end = start + len(piece.rows)
-            piece.request.deliver(piece.positions, results[start:end])
-            start = end
 
 
 class Batcher(Generic[Group, Row, Result]):
@@ -137,7 +61,7 @@ class Batcher(Generic[Group, Row, Result]):
         self._max_queue_tokens = max_queue_tokens
         self._on_run = on_run
         self._numbers = count()
-        self._waiting: dict[int, _Piece[Group, Row, Result]] = {}  # by number
+        self._waiting: dict[int, Piece[Group, Row, Result]] = {}  # by number
         self._due: list[tuple[float, int]] = []  # a heap; may still name pieces that left
         self._lines: dict[Group, list[tuple[int, float, int]]] = {}  # sorted places
         self._scheduled = False
@@ -163,7 +87,7 @@ class Batcher(Generic[Group, Row, Result]):
             return future
         self._refuse_overload(sum(tokens))
         now, n = loop.time(), len(rows)
-        request: _Request[Result] = _Request([None] * n, n, now + deadline_s, deadline_s, future)
+        request: Request[Result] = Request([None] * n, n, now + deadline_s, deadline_s, future)
         self._enqueue(request, group, rows, tokens, now)
         self.timeouts.watch(future, deadline_s, request.expire)
         self._arrived = True
@@ -179,7 +103,7 @@ class Batcher(Generic[Group, Row, Result]):
 
     def _enqueue(
         self,
-        request: _Request[Result],
+        request: Request[Result],
         group: Group,
         rows: Sequence[Row],
         tokens: Sequence[int],
@@ -190,7 +114,7 @@ class Batcher(Generic[Group, Row, Result]):
         for positions, real in self._cut(tokens):
             place = (tokens[positions[-1]], due, next(self._numbers))
             chosen = [rows[position] for position in positions]
-            piece = _Piece(request, group, chosen, positions, place[0], real, place)
+            piece = Piece(request, group, chosen, positions, place[0], real, place)
             self._waiting[place[2]] = piece
             heapq.heappush(self._due, place[1:])
             insort(line, place)
@@ -228,7 +152,7 @@ class Batcher(Generic[Group, Row, Result]):
         self._compute(list(self._plan(loop.time())))
         self._schedule(loop)
 
-    def _plan(self, now: float) -> Iterator[_Run[Group, Row, Result]]:
+    def _plan(self, now: float) -> Iterator[Run[Group, Row, Result]]:
         """The runs of one turn of the loop."""
         planned = 0
         while planned < self._max_batch_tokens and (lead := self._first_due(now)) is not None:
@@ -236,7 +160,7 @@ class Batcher(Generic[Group, Row, Result]):
             planned += run.computed_tokens()
             yield run
 
-    def _first_due(self, now: float) -> _Piece[Group, Row, Result] | None:
+    def _first_due(self, now: float) -> Piece[Group, Row, Result] | None:
         while self._due:
             _, number = heapq.heappop(self._due)
             piece = self._waiting.get(number)
@@ -246,10 +170,8 @@ class Batcher(Generic[Group, Row, Result]):
                     return piece
         return None
 
-    def _with_company(
-        self, lead: _Piece[Group, Row, Result], now: float
-    ) -> _Run[Group, Row, Result]:
-        run, leaving, misfits = _Run(lead), [], 0
+    def _with_company(self, lead: Piece[Group, Row, Result], now: float) -> Run[Group, Row, Result]:
+        run, leaving, misfits = Run(lead), [], 0
         for piece in self._nearest(lead):
             if piece.request.is_wanted(now):
                 length = max(run.length, piece.length)
@@ -265,7 +187,7 @@ class Batcher(Generic[Group, Row, Result]):
             self._remove(piece)
         return run
 
-    def _nearest(self, lead: _Piece[Group, Row, Result]) -> Iterator[_Piece[Group, Row, Result]]:
+    def _nearest(self, lead: Piece[Group, Row, Result]) -> Iterator[Piece[Group, Row, Result]]:
         """What waits in the lead's group, nearest length first."""
         line = self._lines[lead.group]
         longer = bisect_left(line, lead.place)
@@ -279,13 +201,13 @@ class Batcher(Generic[Group, Row, Result]):
                 at, longer = longer, longer + 1
             yield self._waiting[line[at][2]]
 
-    def _remove(self, piece: _Piece[Group, Row, Result]) -> None:
+    def _remove(self, piece: Piece[Group, Row, Result]) -> None:
         del self._waiting[piece.place[2]]
         line = self._lines[piece.group]
         del line[bisect_left(line, piece.place)]
         self.queued_tokens -= piece.tokens
 
-    def _compute(self, runs: Sequence[_Run[Group, Row, Result]]) -> None:
+    def _compute(self, runs: Sequence[Run[Group, Row, Result]]) -> None:
         prepared = [_attempt(partial(self._prepare, run.group, run.rows())) for run in runs]
         outcomes = [work if isinstance(work, Exception) else _attempt(work) for work in prepared]
         for run, outcome in zip(runs, outcomes, strict=True):
@@ -295,7 +217,7 @@ class Batcher(Generic[Group, Row, Result]):
             self._on_run(run.n_rows, run.tokens, run.computed_tokens(), self.queued_tokens)
             run.deliver(outcome)
 
-    def _isolate(self, run: _Run[Group, Row, Result], error: Exception) -> None:
+    def _isolate(self, run: Run[Group, Row, Result], error: Exception) -> None:
         """After a failed run: each request once more alone, so that only the guilty one fails."""
         requests = {id(piece.request): piece.request for piece in run.pieces}
         if len(requests) == 1:
@@ -304,7 +226,7 @@ class Batcher(Generic[Group, Row, Result]):
             return
         self._compute(
             [
-                _Run(*(piece for piece in run.pieces if piece.request is request))
+                Run(*(piece for piece in run.pieces if piece.request is request))
                 for request in requests.values()
             ]
         )

@@ -2,8 +2,7 @@
 
 ASGI sends a response's head and body apart, and uvicorn looks at each header and hands head and
 body to the kernel as they come. Here the head waits for the body: one system call, one packet and
-one wake-up of the client in place of two. Whatever is not ordinary is left to uvicorn. Short
-histories: 12 % more answers a second.
+one wake-up of the client in place of two. Whatever is not ordinary is left to uvicorn.
 """
 
 from typing import Any

@@ -239,21 +239,12 @@ def test_a_failing_request_does_not_fail_its_batch_mates() -> None:
     run(main())
 
 
-def test_a_failing_run_does_not_fail_the_other_runs_of_its_turn() -> None:
+@pytest.mark.parametrize("group", ["g", "another"], ids=["same run", "another run"])
+@pytest.mark.parametrize("row", ["bad", "cannot be padded"])
+def test_what_fails_does_not_fail_the_others_of_its_turn(row: str, group: str) -> None:
     async def main() -> None:
         bench = Bench()
-        bad, good = bench.submit("bad"), bench.submit("good", group="other")
-        assert await good == ["GOOD"]
-        with pytest.raises(ServiceError, match="internal error"):
-            await bad
-
-    run(main())
-
-
-def test_what_cannot_be_prepared_fails_as_what_cannot_be_computed() -> None:
-    async def main() -> None:
-        bench = Bench()
-        bad, good = bench.submit("cannot be padded"), bench.submit("good")
+        bad, good = bench.submit(row), bench.submit("good", group=group)
         assert await good == ["GOOD"]
         with pytest.raises(ServiceError, match="internal error"):
             await bad
