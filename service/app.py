@@ -32,10 +32,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(service.load())
         with service.running():
+            loading = asyncio.create_task(service.load())
             yield
-        loading.cancel()
+            loading.cancel()
 
     app = _Application(
         title="Persona",

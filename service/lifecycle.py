@@ -16,6 +16,7 @@ from service.logs import frames
 from service.metrics import READY, Tally, forget_worker
 from service.models import Model, load
 from service.settings import Settings
+from service.subnormals import flushed_subnormals
 
 YOUNG_OBJECTS = 20_000  # that the garbage collector lets come before it looks; Python says 700
 
@@ -111,9 +112,12 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Drains when the process is asked to end, before the server closes its sockets."""
+        """Drains when the process is asked to end, before the server closes its sockets.
+
+        To be entered by the thread that computes, before anything is loaded.
+        """
         try:
-            with _delayed_exit(self.drain, self.settings.drain_seconds):
+            with flushed_subnormals(), _delayed_exit(self.drain, self.settings.drain_seconds):
                 yield
         finally:
             self.drain()
