@@ -43,7 +43,8 @@ Value = TypeVar("Value")
 class Batcher(Generic[Group, Row, Result]):
     """Queues the rows of requests and computes them in runs.
 
-    `prepare(group, rows)` returns what computes them, one result a row; `on_run(rows, real_tokens,
+    `prepare(group, rows)` returns what computes them, one result a row; `admit(rows)` sees the rows
+    of all that has arrived, together, before any of them is prepared; `on_run(rows, real_tokens,
     computed_tokens, queued_tokens)` hears of every run that went well, with what it took and what
     it left.
     """
@@ -54,11 +55,13 @@ class Batcher(Generic[Group, Row, Result]):
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        admit: Callable[[Sequence[Row]], object] = lambda _: None,
         on_run: Callable[[int, int, int, int], None] = lambda *_: None,
     ) -> None:
         self._prepare = prepare
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
+        self._admit = admit
         self._on_run = on_run
         self._numbers = count()
         self._waiting: dict[int, Piece[Group, Row, Result]] = {}  # by number
@@ -66,6 +69,7 @@ class Batcher(Generic[Group, Row, Result]):
         self._lines: dict[Group, list[tuple[int, float, int]]] = {}  # sorted places
         self._scheduled = False
         self._arrived = False  # something did, since the loop last looked for more
+        self._new: list[tuple[Request[Result], Sequence[Row]]] = []  # not yet admitted
         self.timeouts = Timeouts()
         self.queued_tokens = 0
 
@@ -90,6 +94,7 @@ class Batcher(Generic[Group, Row, Result]):
         request: Request[Result] = Request([None] * n, n, now + deadline_s, deadline_s, future)
         self._enqueue(request, group, rows, tokens, now)
         self.timeouts.watch(future, deadline_s, request.expire)
+        self._new.append((request, rows))
         self._arrived = True
         self._schedule(loop)
         return future
@@ -149,8 +154,20 @@ class Batcher(Generic[Group, Row, Result]):
             loop.call_soon(self._flush, loop)  # after it has read what is there to be read
             return
         self._scheduled = False
+        self._admit_new()
         self._compute(list(self._plan(loop.time())))
         self._schedule(loop)
+
+    def _admit_new(self) -> None:
+        new, self._new = self._new, []
+        rows = [row for _, rows in new for row in rows]
+        if not isinstance(_attempt(partial(self._admit, rows)), Exception):
+            return
+        for request, rows_ in new:  # once more, each alone, so that only the guilty one fails
+            outcome = _attempt(partial(self._admit, rows_))
+            if isinstance(outcome, Exception):
+                logger.error("a request of %d histories failed\n%s", len(rows_), frames(outcome))
+                request.fail(ServiceError("internal error"))
 
     def _plan(self, now: float) -> Iterator[Run[Group, Row, Result]]:
         """The runs of one turn of the loop."""

@@ -123,9 +123,10 @@ def _one_by_one(rows: ItemRows, histories: Sequence[Sequence[ItemId]]) -> list[F
 
 def _split(rows: "array[int]", histories: Sequence[Sequence[ItemId]], unknown: int) -> list[Found]:
     ends = [0, *accumulate(map(len, histories))]
-    before = np.searchsorted(np.flatnonzero(np.frombuffer(rows, np.int64) == unknown), ends)
     pieces = [rows[start:end] for start, end in pairwise(ends)]
-    return list(zip(pieces, np.diff(before).tolist(), strict=True))
+    if not (np.frombuffer(rows, np.int64) == unknown).any():
+        return [(piece, 0) for piece in pieces]
+    return [(piece, piece.count(unknown)) for piece in pieces]
 
 
 def write_rows(item_ids: Sequence[ItemId], folder: Path) -> None:

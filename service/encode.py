@@ -12,9 +12,8 @@ from service.artifact import GraphName, ItemId
 from service.disconnect import Receive
 from service.errors import InvalidRequest, Place
 from service.histories import MappedHistory, UnknownItems
-from service.models import Model
+from service.models import Asked, Model
 from service.schema import EncodeRequest, History, NamedHistory
-from service.session import Row
 from service.settings import Settings
 
 GRAPHS: dict[str, GraphName] = {
@@ -39,8 +38,7 @@ async def encode(
     model.require(graph, f"attention '{request.attention}'")
     ids, histories = map_histories(request.histories, request.unknown_items, model, settings)
     _refuse_large_attention(graph, histories, model, settings)
-    rows = [Row(history.rows) for history in histories]
-    outputs = await model.compute(graph, rows, receive)
+    outputs = await model.compute(graph, [Asked(history) for history in histories], receive)
     write = _base64 if request.encoding == "base64" else _as_it_is
     users = []
     for user_id, history, row in zip(ids, histories, outputs, strict=True):

@@ -2,7 +2,8 @@
 
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,11 @@ from service.errors import InvalidRequest, Place
 UnknownItems = Literal["token", "drop", "error"]
 
 
-class MappedHistory(NamedTuple):
+UNSEARCHED = array("q")
+
+
+@dataclass(slots=True)
+class MappedHistory:
     """A history as the encoder reads it, and what became of its clicks.
 
     `truncated` clicks are those older than the newest `max_length`. `unknown` clicks have an
@@ -23,9 +28,9 @@ class MappedHistory(NamedTuple):
     """
 
     items: list[ItemId]  # the used clicks, oldest to newest
-    rows: "array[int]"  # their rows in the item table, "q"
     truncated: int
-    unknown: int
+    rows: "array[int]"  # of the used clicks in the item table, "q"; at first UNSEARCHED
+    unknown: int  # with "token" found with the rows
 
 
 class ItemIndex:
@@ -36,8 +41,10 @@ class ItemIndex:
         self._max_length = max_length
 
     def map_history(self, history: list[ItemId]) -> MappedHistory:
-        """Maps one history; unknown items are the unknown item."""
-        return self.map_histories([history], "token", lambda number: ("histories", number))[0]
+        """Maps one history, and finds its rows; unknown items are the unknown item."""
+        mapped = self.map_histories([history], "token", lambda number: ("histories", number))
+        self.find_rows(mapped)
+        return mapped[0]
 
     def map_histories(
         self,
@@ -46,6 +53,8 @@ class ItemIndex:
         path: Callable[[int], Place],
     ) -> list[MappedHistory]:
         """Maps histories, keeping the newest `max_length` clicks of each.
+
+        With "token" nothing is asked of the catalogue: `find_rows` does, of many at once.
 
         Args:
             histories: items, oldest to newest.
@@ -58,12 +67,11 @@ class ItemIndex:
         if unknown_items == "token":
             longest = self._max_length
             # Copied only where something is left out: a list of texts is slow to copy.
-            used = [h if len(h) <= longest else h[-longest:] for h in histories]
             return [
-                MappedHistory(items, rows, len(history) - len(items), unknown)
-                for history, items, (rows, unknown) in zip(
-                    histories, used, self._rows.find_all(used), strict=True
-                )
+                MappedHistory(history, 0, UNSEARCHED, 0)
+                if len(history) <= longest
+                else MappedHistory(history[-longest:], len(history) - longest, UNSEARCHED, 0)
+                for history in histories
             ]
         found = list(zip(histories, self._rows.find_all(histories), strict=True))
         if unknown_items == "error":
@@ -72,13 +80,20 @@ class ItemIndex:
                 _refuse_unknown(rows, self._rows.n_items, history, place, path(number))
         return [self._without_unknown(history, rows) for history, (rows, _) in found]
 
+    def find_rows(self, histories: Sequence[MappedHistory]) -> None:
+        """Finds the rows of histories that have none yet; unknown items are the unknown item."""
+        new = [history for history in histories if history.rows is UNSEARCHED]
+        found = self._rows.find_all([history.items for history in new])
+        for history, (rows, unknown) in zip(new, found, strict=True):
+            history.rows, history.unknown = rows, unknown
+
     def _without_unknown(self, history: list[ItemId], rows: "array[int]") -> MappedHistory:
         known = [at for at, row in enumerate(rows) if row != self._rows.n_items]
         newest = known[-self._max_length :]
         return MappedHistory(
             [history[at] for at in newest],
-            array("q", [rows[at] for at in newest]),
             len(known) - len(newest),
+            array("q", [rows[at] for at in newest]),
             len(history) - len(known),
         )
 

@@ -1,9 +1,10 @@
 """A model that answers: an artifact with its item index, its engine and its queue."""
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,17 @@ from service.batcher import Batcher
 from service.catalogue import open_rows
 from service.disconnect import Receive, unless_gone
 from service.errors import InvalidRequest
-from service.histories import ItemIndex
+from service.histories import ItemIndex, MappedHistory
 from service.metrics import Tally
-from service.session import Engine, Outputs, Row
+from service.session import NO_CANDIDATES, Engine, Outputs, Row
 from service.settings import Settings
+
+
+class Asked(NamedTuple):
+    """A history to compute, whose rows may not have been found yet, and candidates to score."""
+
+    history: MappedHistory
+    candidates: "array[int]" = NO_CANDIDATES  # as rows of the item table
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Model:
     artifact: Artifact
     index: ItemIndex
     item_embeddings: NDArray[np.float32]  # mapped, (n_items + 1, D)
-    batcher: Batcher[GraphName, Row, Outputs]
+    batcher: Batcher[GraphName, Asked, Outputs]
     deadline_s: float
 
     def require(self, graph: GraphName, purpose: str) -> None:
@@ -40,15 +48,17 @@ class Model:
             raise InvalidRequest(f"model '{name}' carries no graph '{graph}' for {purpose}")
 
     async def compute(
-        self, graph: GraphName, rows: Sequence[Row], receive: Receive
+        self, graph: GraphName, asked: Sequence[Asked], receive: Receive
     ) -> list[Outputs]:
-        """What `Engine.run` says of each row, in their order, unless the client goes first.
+        """What `Engine.run` says of each history, in their order, unless the client goes first.
+
+        Finds the histories' rows on the way, together with those of other requests.
 
         Raises:
             ClientGone, DeadlineExceeded, Overloaded: there is no result.
         """
-        tokens = [1 + len(row.history) + len(row.candidates) for row in rows]  # 1: start token
-        future = self.batcher.submit(graph, rows, tokens, deadline_s=self.deadline_s)
+        tokens = [1 + len(one.history.items) + len(one.candidates) for one in asked]  # 1: start
+        future = self.batcher.submit(graph, asked, tokens, deadline_s=self.deadline_s)
         return await unless_gone(receive, future, self.batcher.timeouts)
 
     def answer(self, users: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,8 +78,13 @@ def load(folder: Path, settings: Settings, tally: Tally) -> Model:
     engine = Engine(artifact)
     engine.prove(index)
     engine.warm_up(settings.max_batch_tokens)
-    batcher = Batcher[GraphName, Row, Outputs](
-        engine.prepare,
+
+    def prepare(graph: GraphName, asked: Sequence[Asked]) -> Callable[[], list[Outputs]]:
+        return engine.prepare(graph, [Row(one.history.rows, one.candidates) for one in asked])
+
+    batcher = Batcher[GraphName, Asked, Outputs](
+        prepare,
+        admit=lambda asked: index.find_rows([one.history for one in asked]),
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         on_run=tally.of_runs(artifact.manifest.name),

@@ -16,9 +16,9 @@ from service.disconnect import Receive
 from service.encode import Fields, map_histories, refuse_more, user_fields
 from service.errors import InvalidRequest
 from service.histories import MappedHistory
-from service.models import Model
+from service.models import Asked, Model
 from service.schema import ScoreRequest
-from service.session import Outputs, Row
+from service.session import Outputs
 from service.settings import Settings
 
 # The graph compares every candidate with every click; pieces bound the memory that takes.
@@ -80,8 +80,7 @@ async def _dot_products(
     model: Model,
     receive: Receive,
 ) -> list[Fields]:
-    rows = [Row(history.rows) for history in histories]
-    outputs = await model.compute("embedding", rows, receive)
+    outputs = await model.compute("embedding", [Asked(history) for history in histories], receive)
     return [
         {"scores": model.item_embeddings[wanted] @ embedding}  # (N, D) @ (D,) -> (N,)
         for wanted, (embedding, *_) in zip(candidates, outputs, strict=True)
@@ -95,23 +94,23 @@ async def _source_target(
     receive: Receive,
 ) -> list[Fields]:
     pieces = [
-        [Row(history.rows, wanted[at : at + PIECE]) for at in range(0, len(wanted), PIECE)]
+        [Asked(history, wanted[at : at + PIECE]) for at in range(0, len(wanted), PIECE)]
         for history, wanted in zip(histories, candidates, strict=True)
     ]
-    rows = [row for piece in pieces for row in piece]
-    outputs = await model.compute("score", rows, receive)
+    asked = [one for piece in pieces for one in piece]
+    outputs = await model.compute("score", asked, receive)
     rest = iter(outputs)
     return [
-        _join(history, [_cut(row, next(rest)) for row in piece])
+        _join(history, [_cut(one, next(rest)) for one in piece])
         for history, piece in zip(histories, pieces, strict=True)
     ]
 
 
-def _cut(row: Row, output: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _cut(asked: Asked, output: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores (N,) and attention (N, H, used) without the padding of the run."""
     scores, attention = output
-    n = len(row.candidates)
-    return scores[:n], attention[:n, :, : len(row.history)]
+    n = len(asked.candidates)
+    return scores[:n], attention[:n, :, : len(asked.history.items)]
 
 
 def _join(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.artifact import LONG, Artifact, GraphName
 from service.errors import ArtifactError
 from service.histories import ItemIndex, pad_rows
+from service.subnormals import flushed_subnormals
 
 Outputs = tuple[NDArray[np.float32], ...]
 NO_CANDIDATES = array("q")
@@ -48,7 +49,9 @@ class Engine:
         `embedding`: (D,). `attention`: (D,), (H, 1 + L). `attention_full`: (D,),
         (blocks, H, 1 + L, 1 + L). `score`: (N,), (N, H, L).
         """
-        return self.prepare(graph, rows)()
+        work = self.prepare(graph, rows)
+        with flushed_subnormals():
+            return work()
 
     def prepare(self, graph: GraphName, rows: Sequence[Row]) -> Callable[[], list[Outputs]]:
         """Pads a batch and builds its mask; what it returns runs the graph.

@@ -9,6 +9,7 @@ import ctypes
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 FLUSH = 0x8040  # of the register MXCSR: results are flushed to zero, and inputs read as zero
 
@@ -27,7 +28,8 @@ class _Modes(ctypes.Structure):
 def flushed_subnormals() -> Iterator[None]:
     """In this thread, and in those that it starts meanwhile; where it cannot be had, nothing.
 
-    The ARM processors that we know of take no longer for such numbers.
+    ONNX Runtime ends it in the thread that opens the first session of a process. ARM's processors
+    take no longer for such numbers.
     """
     libm = _libm()
     if libm is None:
@@ -44,6 +46,7 @@ def flushed_subnormals() -> Iterator[None]:
         libm.fesetmode(ctypes.byref(before))
 
 
+@cache
 def _libm() -> ctypes.CDLL | None:
     if platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
         return None

@@ -70,7 +70,9 @@ def test_histories_and_candidates_map_the_same_by_files_and_dict(
 
 
 def mapped(index: ItemIndex, history: list[ItemId], unknown: UnknownItems) -> MappedHistory:
-    return index.map_histories([history], unknown, lambda number: ("histories", number))[0]
+    histories = index.map_histories([history], unknown, lambda number: ("histories", number))
+    index.find_rows(histories)
+    return histories[0]
 
 
 def refusal_or_rows(index: ItemIndex, items: list[ItemId]) -> object:
