@@ -84,7 +84,7 @@ class PlainGraph(nn.Module):
     def forward(self, item_ids: Tensor, key_mask: Tensor) -> Tensor:
         """(B, L), (B, L) to (B, D)."""
         states, sequence = self.encoder.states(item_ids, key_mask)
-        return take(states, sequence.newest).squeeze(1)
+        return take(states, sequence.newest)
 
 
 def _export_plain(root: Path) -> None:

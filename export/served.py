@@ -18,11 +18,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import linear
 
 from export.int8 import Bounds, Int8Linear, round_blocks
 from model.attention import Attention, Rotation, Scores
-from model.encoder import Block, EncoderConfig, MaskedSequence, UserEncoder, take
+from model.encoder import Block, EncoderConfig, MaskedSequence, UserEncoder
 
 MASKED = -1e30  # added to scores: exp underflows to 0 beside any key, and twice of it is finite
 PIECES = 6  # of the queries of a long history
@@ -79,15 +80,15 @@ class FusedBlock(Block):
         """As a block's; the weights are computed for themselves, if the graph asks for them."""
         normed = self._normed(x)  # (B, 1 + L, D)
         if read is not None:
-            newest = take(x, read).squeeze(1)  # (B, D)
+            newest = _at(x, read)  # (B, D)
             context, weights = self._attend_once(self._normed(newest), normed, sequence)
-            return self._finish(newest, context).unsqueeze(1), weights
+            return self._finish(newest, context), weights
         _, weights = self.attention(
             normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
         )
         # (B L, D), once for all that follows.
         flat, context = (y.reshape(-1, x.shape[-1]) for y in (x, self._attend(normed, sequence)))
-        return self._finish(flat, self.attention.output(context)).reshape(x.shape), weights
+        return _shaped(self._finish(flat, self.attention.output(context)), x), weights
 
     def fused(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """The states alone."""
@@ -199,6 +200,27 @@ class FusedBlock(Block):
         return (query @ key.mT).squeeze(2)
 
 
+def _shaped(flat: Tensor, x: Tensor) -> Tensor:
+    """As it was before it was flattened: the exporter would compute each axis for itself."""
+    ops = torch.onnx.ops
+    shape = ops.symbolic("Shape", (x,), dtype=torch.int64, shape=(x.ndim,), version=19)
+    shaped: Tensor = ops.symbolic("Reshape", (flat, shape), dtype=x.dtype, shape=x.shape, version=19)
+    return shaped
+
+
+def _at(x: Tensor, positions: Tensor) -> Tensor:
+    """One position a row: (B, L, D) at (B,) to (B, D)."""
+    taken: Tensor = torch.onnx.ops.symbolic(
+        "GatherND",
+        (x, positions.unsqueeze(1)),
+        {"batch_dims": 1},
+        dtype=x.dtype,
+        shape=(x.shape[0], x.shape[2]),
+        version=13,
+    )
+    return taken
+
+
 def _turn(x: Tensor, positions: Tensor, turns: Rotation) -> Tensor:
     """Rotates (B, L, D) by positions (B, L)."""
     turned: Tensor = torch.onnx.ops.symbolic(
@@ -216,7 +238,16 @@ class FusedEncoder(UserEncoder):
 
     def embed(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
         """Start token and clicks with their positions, (B, 1 + L, D)."""
-        return self.embed_padding_too(item_ids, key_mask)
+        if self.position_embedding is None:
+            return self.embed_padding_too(item_ids, key_mask)
+        clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
+        if self.config.embedding_scale != 1:
+            clicks = clicks * self.config.embedding_scale
+        sequence = MaskedSequence(key_mask, self.config)
+        # `served` has put the start token where its position is.
+        return functional.pad(clicks, (0, 0, 1, 0)) + self.position_embedding(
+            sequence.positions
+        ), sequence
 
 
 def served(encoder: UserEncoder, bounds: Mapping[str, Bounds] | None = None) -> UserEncoder:
@@ -230,6 +261,9 @@ def served(encoder: UserEncoder, bounds: Mapping[str, Bounds] | None = None) -> 
     fused = _fuses(encoder.config)
     if fused:
         encoder.__class__ = FusedEncoder
+        if encoder.position_embedding is not None:
+            with torch.no_grad():
+                encoder.position_embedding.weight[0] += encoder.start_embedding
     for module in list(encoder.modules()):
         if isinstance(module, nn.Linear):
             module.__class__ = FlatLinear

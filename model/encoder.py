@@ -128,7 +128,8 @@ class Block(nn.Module):
                 last block than the position it is read from.
 
         Returns:
-            States (B, 1 + L or 1, D) and weights (B, H, 1 + L or 1, 1 + L).
+            States (B, 1 + L, D) and weights (B, H, 1 + L, 1 + L); with `read` (B, D) and
+            (B, H, 1, 1 + L).
         """
         normed = self._normed(x)  # (B, 1 + L, D)
         if read is None:
@@ -139,9 +140,13 @@ class Block(nn.Module):
         rotation = None if sequence.rotation is None else sequence.rotation.at(read)
         # Causality needs no mask here: every real click is at or before `read`.
         context, weights = self.attention.at_one(
-            take(normed, read), normed, sequence.key_mask, rotation, sequence.rotation
+            take(normed, read).unsqueeze(1),
+            normed,
+            sequence.key_mask,
+            rotation,
+            sequence.rotation,
         )
-        return self._finish(take(x, read), context), weights
+        return self._finish(take(x, read), context.squeeze(1)), weights
 
     def fused(self, x: Tensor, sequence: "MaskedSequence") -> Tensor:
         """The states of `forward` at all positions, without the weights."""
@@ -346,8 +351,8 @@ class UserEncoder(nn.Module):
         for block in earlier:
             x, _ = block.forward(x, sequence, None)
         if self.config.pooling == "newest":
-            x, weights = last.forward(x, sequence, sequence.newest)  # (B, 1, D), (B, H, 1, 1 + L)
-            return self.final_norm(x.squeeze(1)), weights.squeeze(2)
+            newest, weights = last.forward(x, sequence, sequence.newest)  # (B, D), (B, H, 1, 1 + L)
+            return self.final_norm(newest), weights.squeeze(2)
         x, weights = last.forward(x, sequence, None)
         embedding, shares = self.pool(self.final_norm(x), sequence.key_mask)  # (B, D), (B, 1 + L)
         return embedding, (shares[:, None, None, :] @ weights).squeeze(2)
@@ -373,7 +378,7 @@ class UserEncoder(nn.Module):
 
     def _read(self, states: Tensor, sequence: MaskedSequence) -> Tensor:
         if self.config.pooling == "newest":
-            return take(states, sequence.newest).squeeze(1)
+            return take(states, sequence.newest)
         embedding: Tensor = self.pool(states, sequence.key_mask)[0]
         return embedding
 
@@ -411,5 +416,5 @@ class UserEncoder(nn.Module):
 
 
 def take(x: Tensor, positions: Tensor) -> Tensor:
-    """One position a row: (B, L, D) at (B,) to (B, 1, D)."""
-    return x.gather(1, positions[:, None, None].expand(-1, 1, x.shape[-1]))
+    """One position a row: (B, L, D) at (B,) to (B, D)."""
+    return x.gather(1, positions[:, None, None].expand(-1, 1, x.shape[-1])).squeeze(1)
