@@ -204,7 +204,9 @@ def _shaped(flat: Tensor, x: Tensor) -> Tensor:
     """As it was before it was flattened: the exporter would compute each axis for itself."""
     ops = torch.onnx.ops
     shape = ops.symbolic("Shape", (x,), dtype=torch.int64, shape=(x.ndim,), version=19)
-    shaped: Tensor = ops.symbolic("Reshape", (flat, shape), dtype=x.dtype, shape=x.shape, version=19)
+    shaped: Tensor = ops.symbolic(
+        "Reshape", (flat, shape), dtype=x.dtype, shape=x.shape, version=19
+    )
     return shaped
 
 

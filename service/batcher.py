@@ -32,7 +32,7 @@ from service.runs import Group, Piece, Request, Result, Row, Run
 from service.timeouts import Timeouts
 
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
-RUN_COST_TOKENS = 24  # the fixed cost of a run, in tokens that take as long to compute
+RUN_COST_TOKENS = 32  # the fixed cost of a run, in tokens that take as long to compute
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
 
 logger = logging.getLogger(__name__)
@@ -128,6 +128,9 @@ class Batcher(Generic[Group, Row, Result]):
 
     def _cut(self, tokens: Sequence[int]) -> Iterator[tuple[list[int], int]]:
         """Positions in pieces, shortest first, and the tokens of each piece."""
+        if len(tokens) == 1:
+            yield [0], tokens[0]
+            return
         piece: list[int] = []
         real = 0
         for position in sorted(range(len(tokens)), key=tokens.__getitem__):

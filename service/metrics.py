@@ -5,8 +5,10 @@ maps its values into; whichever worker is asked sums them.
 """
 
 import asyncio
+import collections
 import os
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     REGISTRY,
@@ -21,8 +23,20 @@ from prometheus_client import (
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 FLUSH_S = 0.02  # a worker tells the others what it counted this much later
 
+
+class Durations(Histogram):
+    """A histogram that is told of many observations at once: `observe` takes 2 µs for each."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Observes each of the amounts."""
+        self._sum.inc(sum(amounts))
+        buckets = (bisect_left(self._upper_bounds, amount) for amount in amounts)
+        for bucket, n in collections.Counter(buckets).items():
+            self._buckets[bucket].inc(n)
+
+
 REQUESTS = Counter("persona_requests", "Answered requests", ["route", "status"])
-SECONDS = Histogram(
+SECONDS = Durations(
     "persona_request_seconds",
     "From the request's headers to the response's last byte",
     ["route"],
@@ -47,7 +61,7 @@ class Tally:
     def __init__(self) -> None:
         self._counted: dict[Counter, int] = {}
         self._seen: dict[Gauge, int] = {}
-        self._observed: list[tuple[Histogram, float]] = []
+        self._observed: dict[Durations, list[float]] = collections.defaultdict(list)
 
     def count(self, counter: Counter, amount: int = 1) -> None:
         """Adds to a counter."""
@@ -55,10 +69,10 @@ class Tally:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._counted[counter] = self._counted.get(counter, 0) + amount
 
-    def answered(self, requests: Counter, duration: Histogram, seconds: float) -> None:
+    def answered(self, requests: Counter, duration: Durations, seconds: float) -> None:
         """Counts a request and how long it took."""
         self.count(requests)
-        self._observed.append((duration, seconds))
+        self._observed[duration].append(seconds)
 
     def flush(self) -> None:
         """Makes all of it known."""
@@ -66,8 +80,8 @@ class Tally:
             counter.inc(amount)
         for gauge, value in self._seen.items():
             gauge.set(value)
-        for histogram, seconds in self._observed:
-            histogram.observe(seconds)
+        for durations, seconds in self._observed.items():
+            durations.observe_all(seconds)
         self._counted.clear()
         self._seen.clear()
         self._observed.clear()

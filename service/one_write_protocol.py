@@ -32,32 +32,33 @@ class _Cycle(RequestResponseCycle):
             self._head = message  # after a failure, that of the error in its place
         elif self._head is None or self.response_started:
             await super().send(message)
-        elif self._is_ordinary(message):
-            self._write(message.get("body", b""))
+        elif (answer := self._ordinary(message)) is not None:
+            self.transport.write(answer)
+            self.waiting_for_100_continue = False
+            self.response_started = self.response_complete = True
+            self.message_event.set()
+            self.on_response()
         else:
             await super().send(self._head)
             await super().send(message)
 
-    def _is_ordinary(self, message: Any) -> bool:
-        """Whether it is all there, as long as it says, and the connection stays open."""
-        headers = self._head["headers"]
-        return (
-            (b"content-length", b"%d" % len(message.get("body", b""))) in headers
-            and not any(name == b"connection" for name, _ in headers)
-            and not message.get("more_body", False)
-            and self.keep_alive
-            and not self.disconnected
-            and not self.flow.write_paused
-            and self.scope["method"] != "HEAD"
-        )
-
-    def _write(self, body: bytes) -> None:
+    def _ordinary(self, message: Any) -> bytes | None:
+        """The whole answer, if it is all there and the connection stays open."""
+        if (
+            message.get("more_body", False)
+            or not self.keep_alive
+            or self.disconnected
+            or self.flow.write_paused
+            or self.scope["method"] == "HEAD"
+        ):
+            return None
+        body, said = message.get("body", b""), b""
         parts = [STATUS_LINE[self._head["status"]]]
         for name, value in (*self.default_headers, *self._head["headers"]):
+            if name == b"connection":
+                return None
+            if name == b"content-length":
+                said = value
             parts += (name, b": ", value, b"\r\n")
         parts += (b"\r\n", body)
-        self.transport.write(b"".join(parts))
-        self.waiting_for_100_continue = False
-        self.response_started = self.response_complete = True
-        self.message_event.set()
-        self.on_response()
+        return b"".join(parts) if said == b"%d" % len(body) else None
