@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from uvicorn import Config
 
-HTTP = "service.one_write_protocol:OneWriteProtocol"
+HTTP = "service.direct_protocol:DirectProtocol"
 Artifacts = Annotated[
     Path | None, typer.Option(help="Folder of <name>/<version>/.  [default: artifacts]")
 ]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -17,16 +17,13 @@ from service.errors import Overloaded, Place, ServiceError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS
-from service.routes import Caller, JsonRoute, bodies, plain
+from service.routes import JsonRoute, bodies, plain
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Answer = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
-JSON = (b"content-type", b"application/json")
 
-
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> "Application":
     """The application; without settings, from the environment's PERSONA_* variables."""
     service = Service(settings or Settings())
 
@@ -37,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
             loading.cancel()
 
-    app = _Application(
+    app = Application(
         title="Persona",
         description="Turns click histories into user embeddings, and shows what it looked at.",
         version=version("persona-encoder"),
@@ -48,25 +45,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(plain)
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, lambda _request, _error: _internal_error())
     app.open_border()
     return app
 
 
-class _Application(FastAPI):
-    """FastAPI with a border around it, and a short way through it for posted bodies.
+class Application(FastAPI):
+    """FastAPI with a border around it, which counts and times requests and lets no exception out.
 
-    The border counts and times each request and lets no exception out. FastAPI's own way to an
-    endpoint, and its objects for a request and a response, cost more than all that is done for a
-    short history, so bodies take the short one; their routes are still FastAPI's, for the
-    documentation and for the methods that they refuse.
+    `direct` are the routes of posted bodies by their path, for `service.direct_protocol`; what goes
+    through FastAPI has the same border in `__call__`.
     """
 
     service: Service
+    direct: Mapping[bytes, JsonRoute]
 
     def open_border(self) -> None:
         """Takes the routes as they are now; call it when all are there."""
-        self._direct = {
-            route.path: route for route in bodies.routes if isinstance(route, JsonRoute)
+        self.direct = {
+            route.path.encode(): route for route in bodies.routes if isinstance(route, JsonRoute)
         }
         routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
         self._seconds = {route: SECONDS.labels(route) for route in routes}
@@ -85,21 +82,23 @@ class _Application(FastAPI):
             await send(message)
 
         try:
-            route = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
-            if route is None:
-                await super().__call__(scope, receive, noting_send)
-            else:
-                caller = Caller(self.service, receive)
-                status, headers, content = await _answer(route, scope, caller)
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": content})
+            await super().__call__(scope, receive, noting_send)
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
-            _log_failure(scope, error)
+            refusal = self.refusal(error, scope["method"], scope["path"])
             if not status:
-                await _error(500, "internal", "internal error")(scope, receive, noting_send)
-        self._count(scope["path"], status, time.perf_counter() - started)
+                await refusal(scope, receive, noting_send)
+        self.count(scope["path"], status, time.perf_counter() - started)
 
-    def _count(self, path: str, status: int, seconds: float) -> None:
+    def refusal(self, error: Exception, method: str, path: str) -> Response:
+        """The response to a request that failed; what nobody foresaw is logged."""
+        if isinstance(error, ServiceError):
+            return _answer_service_error(None, error)
+        # Without the query string and without the error's message: either may quote a history.
+        logger.error("%s %s failed\n%s", method, path, frames(error))
+        return _internal_error()
+
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Counts an answered request."""
         route = path if path in self._seconds else "other"
         answered = self._answered.get((route, status))
         if answered is None:
@@ -107,18 +106,13 @@ class _Application(FastAPI):
         self.service.tally.answered(answered, self._seconds[route], seconds)
 
 
-async def _answer(route: JsonRoute, scope: Scope, caller: Caller) -> Answer:
-    try:
-        content = await route.answer(scope, caller)
-    except ServiceError as error:
-        refusal = _answer_service_error(None, error)
-        return refusal.status_code, refusal.raw_headers, bytes(refusal.body)
-    return 200, [(b"content-length", b"%d" % len(content)), JSON], content
-
-
 def _error(status: int, code: str, message: str, path: Place = ()) -> Response:
     error = {"code": code, "message": message, "path": path}
     return Response(orjson.dumps({"error": error}), status, media_type="application/json")
+
+
+def _internal_error() -> Response:
+    return _error(500, ServiceError.code, "internal error")
 
 
 def _answer_service_error(_request: Request | None, error: Exception) -> Response:
@@ -139,8 +133,3 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     response = _error(error.status_code, codes.get(error.status_code, "http_error"), message)
     response.headers.update(error.headers or {})
     return response
-
-
-def _log_failure(scope: Scope, error: Exception) -> None:
-    # Without the query string and without the error's message: either may quote a history.
-    logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))

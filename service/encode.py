@@ -9,11 +9,11 @@ import orjson
 from numpy.typing import NDArray
 
 from service.artifact import GraphName, ItemId
-from service.disconnect import Receive
 from service.errors import InvalidRequest, Place
 from service.histories import MappedHistory, UnknownItems
-from service.models import Asked, Model
+from service.models import Asked, Model, Pending
 from service.schema import EncodeRequest, History, NamedHistory
+from service.session import Outputs
 from service.settings import Settings
 
 GRAPHS: dict[str, GraphName] = {
@@ -25,29 +25,30 @@ GRAPHS: dict[str, GraphName] = {
 Fields = dict[str, Any]
 
 
-async def encode(
-    request: EncodeRequest, model: Model, settings: Settings, receive: Receive
-) -> bytes:
-    """Encodes the histories and writes the response as JSON.
+def encode(request: EncodeRequest, model: Model, settings: Settings) -> Pending:
+    """Asks for the embeddings of the histories; the response is JSON.
 
     Raises:
         InvalidRequest: a history is too long, an item unknown, or the response too large.
-        ClientGone, DeadlineExceeded, Overloaded: there is no result.
+        Overloaded: the queue is full.
     """
     graph = GRAPHS[request.attention]
     model.require(graph, f"attention '{request.attention}'")
     ids, histories = map_histories(request.histories, request.unknown_items, model, settings)
     _refuse_large_attention(graph, histories, model, settings)
-    outputs = await model.compute(graph, [Asked(history) for history in histories], receive)
     write = _base64 if request.encoding == "base64" else _as_it_is
-    users = []
-    for user_id, history, row in zip(ids, histories, outputs, strict=True):
-        user = user_fields(user_id, history)
-        user["embedding"] = write(row[0])
-        if len(row) > 1:
-            user["attention"] = _attention_fields(graph, history, row[1])
-        users.append(user)
-    return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def finish(outputs: list[Outputs]) -> bytes:
+        users = []
+        for user_id, history, row in zip(ids, histories, outputs, strict=True):
+            user = user_fields(user_id, history)
+            user["embedding"] = write(row[0])
+            if len(row) > 1:
+                user["attention"] = _attention_fields(graph, history, row[1])
+            users.append(user)
+        return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    return Pending(model.compute(graph, [Asked(history) for history in histories]), finish)
 
 
 def map_histories(

@@ -53,6 +53,11 @@ class Service:
         finally:
             self._loaded.set()
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether loading has ended, well or not."""
+        return self._loaded.is_set()
+
     async def loaded(self) -> None:
         """Waits for the end of loading, at most as long as a request may take.
 

@@ -1,5 +1,6 @@
 """A model that answers: an artifact with its item index, its engine and its queue."""
 
+import asyncio
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from service.artifact import Artifact, GraphName, open_artifact
 from service.batcher import Batcher
 from service.catalogue import open_rows
-from service.disconnect import Receive, unless_gone
 from service.errors import InvalidRequest
 from service.histories import ItemIndex, MappedHistory
 from service.metrics import Tally
@@ -25,6 +25,13 @@ class Asked(NamedTuple):
 
     history: MappedHistory
     candidates: "array[int]" = NO_CANDIDATES  # as rows of the item table
+
+
+class Pending(NamedTuple):
+    """An answer that waits for what the graphs say."""
+
+    outputs: asyncio.Future[list[Outputs]]
+    finish: Callable[[list[Outputs]], bytes]  # writes the response
 
 
 @dataclass(frozen=True)
@@ -47,19 +54,17 @@ class Model:
             name = self.artifact.manifest.name
             raise InvalidRequest(f"model '{name}' carries no graph '{graph}' for {purpose}")
 
-    async def compute(
-        self, graph: GraphName, asked: Sequence[Asked], receive: Receive
-    ) -> list[Outputs]:
-        """What `Engine.run` says of each history, in their order, unless the client goes first.
+    def compute(self, graph: GraphName, asked: Sequence[Asked]) -> asyncio.Future[list[Outputs]]:
+        """What `Engine.run` says of each history, in their order, or DeadlineExceeded.
 
-        Finds the histories' rows on the way, together with those of other requests.
+        Finds the histories' rows on the way, together with those of other requests. Cancelling
+        the future takes them out of the queue.
 
         Raises:
-            ClientGone, DeadlineExceeded, Overloaded: there is no result.
+            Overloaded: the queue is full.
         """
         tokens = [1 + len(one.history.items) + len(one.candidates) for one in asked]  # 1: start
-        future = self.batcher.submit(graph, asked, tokens, deadline_s=self.deadline_s)
-        return await unless_gone(receive, future, self.batcher.timeouts)
+        return self.batcher.submit(graph, asked, tokens, deadline_s=self.deadline_s)
 
     def answer(self, users: list[dict[str, Any]]) -> dict[str, Any]:
         """The response around the users' results."""

@@ -1,17 +1,21 @@
-"""The HTTP routes; bodies are read within their limit and parsed once, straight from bytes."""
+"""The HTTP routes; bodies are read within their limit and parsed once, straight from bytes.
+
+`service.direct_protocol` begins most answers itself; here is FastAPI's way to the same.
+"""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, NamedTuple, cast, get_type_hints
+from typing import Annotated, Any, cast, get_type_hints
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
-from starlette.types import Receive, Scope
 
+from service.disconnect import unless_gone
 from service.encode import encode
 from service.errors import BodyTooLarge, ClientGone
 from service.lifecycle import Service
 from service.metrics import exposition
+from service.models import Pending
 from service.schema import (
     EncodeRequest,
     EncodeResponse,
@@ -28,65 +32,56 @@ from service.score import score
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class Caller(NamedTuple):
-    """Who answers, and where the client's disconnection is heard."""
-
-    service: Service
-    receive: Receive
-
-
-def _caller(request: Request) -> Caller:
-    return Caller(_service(request), request.receive)
-
-
 def _service(request: Request) -> Service:
     return cast("Service", request.app.service)
 
 
-FromCaller = Annotated[Caller, Depends(_caller)]
+FromService = Annotated[Service, Depends(_service)]
 
 
 class JsonRoute(APIRoute):
-    """A route `endpoint(body, caller)` that returns JSON; FastAPI documents it.
+    """A route `endpoint(body, service)` whose `Pending` answer is JSON; FastAPI documents it.
 
     FastAPI would parse the bytes of a body to a dict first, and measure neither them nor the time.
     """
 
-    async def answer(self, scope: Scope, caller: Caller) -> bytes:
-        """Reads and validates a request's body and calls the endpoint.
+    def begin(self, raw: bytes | bytearray, service: Service) -> Pending:
+        """Validates a request's body and asks for what its answer needs.
 
         Raises:
-            ServiceError: there is no answer; the message says why.
+            ServiceError: there will be no answer; the message says why.
         """
-        raw = await _read(scope, caller.receive, caller.service.settings.max_body_bytes)
-        await caller.service.loaded()
-        return cast("bytes", await self.endpoint(parse(self._adapter, raw), caller))
+        return cast("Pending", self.endpoint(parse(self._adapter, raw), service))
 
     def get_route_handler(self) -> Handler:
-        """The same as FastAPI calls it."""
+        """Answers as FastAPI asks for it."""
         self._adapter: TypeAdapter[BaseModel] = TypeAdapter(get_type_hints(self.endpoint)["body"])
 
         async def handle(request: Request) -> Response:
-            content = await self.answer(request.scope, _caller(request))
+            service = _service(request)
+            raw = await _read(request, service.settings.max_body_bytes)
+            await service.loaded()
+            pending = self.begin(raw, service)
+            content = pending.finish(await unless_gone(request.receive, pending.outputs))
             return Response(content, media_type="application/json")
 
         return handle
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def _read(request: Request, limit: int) -> bytes:
     """The body, read no further than the limit.
 
     Raises:
         BodyTooLarge: it is longer, or says so in its header.
         ClientGone: the client disconnected before it was sent whole.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > limit:
-            raise BodyTooLarge(f"the body has {int(value):,} bytes, limit {limit:,}")
-    message = await receive()
+    length = int(request.headers.get("content-length", 0))
+    if length > limit:
+        raise BodyTooLarge(f"the body has {length:,} bytes, limit {limit:,}")
+    message = await request.receive()
     body: bytes = message.get("body", b"")
     while message.get("more_body"):
-        message = await receive()
+        message = await request.receive()
         body += message.get("body", b"")  # bytes: in CPython no slower than a bytearray here
         if len(body) > limit:
             raise BodyTooLarge(f"the body has more than {limit:,} bytes, the limit")
@@ -106,17 +101,15 @@ plain = APIRouter()
 
 
 @bodies.post("/encode", response_model=EncodeResponse, responses=_COMPUTE_ERRORS)
-async def encode_histories(body: EncodeRequest, caller: FromCaller) -> bytes:
+def encode_histories(body: EncodeRequest, service: FromService) -> Pending:
     """User embeddings of histories, and what the encoder looked at."""
-    service, receive = caller
-    return await encode(body, service.model(body.model), service.settings, receive)
+    return encode(body, service.model(body.model), service.settings)
 
 
 @bodies.post("/score", response_model=ScoreResponse, responses=_COMPUTE_ERRORS)
-async def score_candidates(body: ScoreRequest, caller: FromCaller) -> bytes:
+def score_candidates(body: ScoreRequest, service: FromService) -> Pending:
     """Scores of candidate items for histories."""
-    service, receive = caller
-    return await score(body, service.model(body.model), service.settings, receive)
+    return score(body, service.model(body.model), service.settings)
 
 
 @plain.get("/v1/models", tags=["models"], responses=_errors(503))

@@ -187,7 +187,7 @@ class ErrorResponse(BaseModel):
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def parse(adapter: TypeAdapter[Body], body: bytes) -> Body:
+def parse(adapter: TypeAdapter[Body], body: bytes | bytearray) -> Body:
     """Validates a body from its bytes.
 
     Raises:

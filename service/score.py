@@ -4,33 +4,34 @@ An artifact with the graph `score` (source-target attention) is asked for each p
 and candidate; any other scores a candidate by the dot product of its embedding and the user's.
 """
 
+import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from service.artifact import ItemId
-from service.disconnect import Receive
 from service.encode import Fields, map_histories, refuse_more, user_fields
 from service.errors import InvalidRequest
 from service.histories import MappedHistory
-from service.models import Asked, Model
+from service.models import Asked, Model, Pending
 from service.schema import ScoreRequest
 from service.session import Outputs
 from service.settings import Settings
 
 # The graph compares every candidate with every click; pieces bound the memory that takes.
 PIECE = 256
+Results = tuple[asyncio.Future[list[Outputs]], Callable[[list[Outputs]], list[Fields]]]
 
 
-async def score(request: ScoreRequest, model: Model, settings: Settings, receive: Receive) -> bytes:
-    """Scores the candidates and writes the response as JSON.
+def score(request: ScoreRequest, model: Model, settings: Settings) -> Pending:
+    """Asks for the scores of the candidates; the response is JSON.
 
     Raises:
         InvalidRequest: a history is too long, an item unknown, or the response too large.
-        ClientGone, DeadlineExceeded, Overloaded: there is no result.
+        Overloaded: the queue is full.
     """
     if request.attention:
         model.require("score", "attention of candidates")
@@ -39,15 +40,20 @@ async def score(request: ScoreRequest, model: Model, settings: Settings, receive
     if request.attention:
         _refuse_large_attention(histories, candidates, model, settings)
     with_graph = "score" in model.artifact.manifest.graphs
-    compute = _source_target if with_graph else _dot_products
-    results = await compute(histories, candidates, model, receive)
-    if not request.attention:
-        results = [{"scores": result["scores"]} for result in results]
-    users = [
-        user_fields(user_id, history) | result
-        for user_id, history, result in zip(ids, histories, results, strict=True)
-    ]
-    return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
+    ask = _source_target if with_graph else _dot_products
+    outputs, read = ask(histories, candidates, model)
+
+    def finish(found: list[Outputs]) -> bytes:
+        results = read(found)
+        if not request.attention:
+            results = [{"scores": result["scores"]} for result in results]
+        users = [
+            user_fields(user_id, history) | result
+            for user_id, history, result in zip(ids, histories, results, strict=True)
+        ]
+        return orjson.dumps(model.answer(users), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    return Pending(outputs, finish)
 
 
 def _map_candidates(
@@ -74,36 +80,34 @@ def _map_candidates(
     ]
 
 
-async def _dot_products(
-    histories: Sequence[MappedHistory],
-    candidates: Sequence["array[int]"],
-    model: Model,
-    receive: Receive,
-) -> list[Fields]:
-    outputs = await model.compute("embedding", [Asked(history) for history in histories], receive)
-    return [
-        {"scores": model.item_embeddings[wanted] @ embedding}  # (N, D) @ (D,) -> (N,)
-        for wanted, (embedding, *_) in zip(candidates, outputs, strict=True)
-    ]
+def _dot_products(
+    histories: Sequence[MappedHistory], candidates: Sequence["array[int]"], model: Model
+) -> Results:
+    def read(outputs: list[Outputs]) -> list[Fields]:
+        return [
+            {"scores": model.item_embeddings[wanted] @ embedding}  # (N, D) @ (D,) -> (N,)
+            for wanted, (embedding, *_) in zip(candidates, outputs, strict=True)
+        ]
+
+    return model.compute("embedding", [Asked(history) for history in histories]), read
 
 
-async def _source_target(
-    histories: Sequence[MappedHistory],
-    candidates: Sequence["array[int]"],
-    model: Model,
-    receive: Receive,
-) -> list[Fields]:
+def _source_target(
+    histories: Sequence[MappedHistory], candidates: Sequence["array[int]"], model: Model
+) -> Results:
     pieces = [
         [Asked(history, wanted[at : at + PIECE]) for at in range(0, len(wanted), PIECE)]
         for history, wanted in zip(histories, candidates, strict=True)
     ]
-    asked = [one for piece in pieces for one in piece]
-    outputs = await model.compute("score", asked, receive)
-    rest = iter(outputs)
-    return [
-        _join(history, [_cut(one, next(rest)) for one in piece])
-        for history, piece in zip(histories, pieces, strict=True)
-    ]
+
+    def read(outputs: list[Outputs]) -> list[Fields]:
+        rest = iter(outputs)
+        return [
+            _join(history, [_cut(one, next(rest)) for one in piece])
+            for history, piece in zip(histories, pieces, strict=True)
+        ]
+
+    return model.compute("score", [one for piece in pieces for one in piece]), read
 
 
 def _cut(asked: Asked, output: Outputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -50,6 +50,7 @@ def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[h
         access_log=False,
         log_level="critical",
         ws="none",
+        proxy_headers=False,  # as `persona serve`
         root_path=root_path,
     )
     server = uvicorn.Server(config)
