@@ -52,7 +52,7 @@ def _candidate_loss(
     mask = (index <= chosen[:, None]) & batch.key_mask[rows]  # (B, L)
     assert encoder.candidates is not None  # noqa: S101  # told by the caller
     scores, _ = encoder.candidates(
-        take(pooled, chosen),
+        take(pooled, chosen).unsqueeze(1),  # (B, 1, D)
         states[:, 1:],
         mask[:, None, None, :],
         encoder.item_embedding(candidates),

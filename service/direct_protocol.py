@@ -1,9 +1,9 @@
 """HTTP by uvicorn, with a short way for posted bodies: from the parser to the queue and back.
 
 uvicorn makes a task, an event and two messages for each request, Starlette a request and a
-response, FastAPI more: together they cost more than all that is done for a short history. Here a
-body is parsed as soon as its last byte has come, its histories are queued, and when they are
-computed the answer goes out in one write: one system call, one packet, one wake-up of the client.
+response, FastAPI more: a fifth and more of what a short history costs. Here a body is parsed as
+soon as its last byte has come, its histories are queued, and when they are computed the answer
+goes out in one write: one system call, one packet, one wake-up of the client.
 
 What is not ordinary goes uvicorn's way to FastAPI, and gets the same answer: other routes and
 methods, bodies of unknown length, what is asked before the last answer is out, slow readers,

