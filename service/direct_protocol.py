@@ -50,7 +50,9 @@ class DirectProtocol(HttpToolsProtocol):
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and not self.root_path
+            and not self.app.user_middleware  # it would not see the request
             and self.limit_concurrency is None
+            and not self.config.access_log  # uvicorn's own cycle writes it
             and not self.flow.write_paused
             and (self.cycle is None or self.cycle.response_complete)
             and self.app.service.is_loaded

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.middleware.gzip import GZipMiddleware
 
+from service.app import Application, create_app
 from service.direct_protocol import DirectProtocol
+from service.settings import Settings
 from tests.serving import serving, wait_until
 
 BODY = json.dumps({"histories": [["item 1", "item 2"]]}).encode()
@@ -122,6 +125,21 @@ def test_what_is_refused_leaves_the_connection_fit_for_more(
     assert headers["content-type"] == "application/json"
     assert json.loads(content)["error"].keys() == {"code", "message", "path"}
     assert connection.ask(post())[0] == 200
+
+
+def test_middleware_sees_every_request(
+    tiny_artifacts: Path, ways: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_middleware(settings: Settings) -> Application:
+        app = create_app(settings)
+        app.add_middleware(GZipMiddleware, minimum_size=1)
+        return app
+
+    monkeypatch.setattr("tests.serving.create_app", with_middleware)
+    with serving(tiny_artifacts) as client:
+        answer = client.post("/v1/encode", content=BODY)
+    assert (answer.status_code, answer.headers["content-encoding"]) == (200, "gzip")
+    assert ways[-1] == FASTAPI
 
 
 def test_a_body_may_come_in_any_pieces(ways: list[str], connection: Connection) -> None:
