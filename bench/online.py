@@ -155,7 +155,9 @@ def _told(
         "Persona run the same encoder as plain fp32 ONNX, are given rows of the item table instead "
         "of item ids, and validate what their framework makes them. "
         "ONNX Runtime has one thread a worker, but for the naive FastAPI and where threads are "
-        "unset, as most people leave them. "
+        "unset, as most people leave them. Rows named 'subnormals 0' have a setting of ONNX "
+        "Runtime that does what Persona's workers do, and that a server has only if somebody knows "
+        "of it: they show how much of a ratio that is, and no target is of them. "
         "Targets are of Persona in int8: the same encoder exported with `--int8`, whose gates it "
         "passes (cosine .999; random weights have no ranking to lose)."
     )

@@ -100,7 +100,19 @@ OTHERS = (
 )
 
 
-PEERS = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS)
+def without_subnormals(server: Server) -> Server:
+    """The same with a setting that Persona makes and nobody else does."""
+    name = f"{server.name}, subnormals 0"
+    return replace(server, name=name, variables={**server.variables, "BENCH_SUBNORMALS": "0"})
+
+
+PEERS = (
+    NAIVE,
+    MOSEC,
+    MOSEC_BATCHING,
+    *OTHERS,
+    *map(without_subnormals, (REFERENCE, MOSEC, LITSERVE)),
+)
 
 
 def persona(
