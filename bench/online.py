@@ -18,6 +18,7 @@ from bench.peers import (
     OTHERS,
     PEERS,
     REFERENCE,
+    WITHOUT_SUBNORMALS,
     Running,
     Server,
     persona,
@@ -61,7 +62,7 @@ COMPARED = (
 def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> None:
     """Closed loop, 32 connections: answers a second."""
     rounded = replace(persona(encoders.artifacts(int8=True)), name=FASTEST)
-    others = PEERS if peers else ()
+    others = PEERS + WITHOUT_SUBNORMALS if peers else ()
     series, silent = closed_rounds((persona(), rounded, REFERENCE, *others), rounds, seconds)
     command = f"python -m bench online --rounds {rounds} --seconds {seconds:g}"
     for mix in MIXES:
@@ -105,7 +106,8 @@ def note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
     """A peer may fall silent, and the table says so; without ours there is nothing to compare."""
     if name in {EXACT, FASTEST, REFERENCE.name}:
         raise error
-    silent[name] = str(error).strip().splitlines()[-1]
+    words = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
+    silent[name] = words[-1].strip()
 
 
 def closed(started: Running, mix: loads.Mix, seconds: float) -> Load:

@@ -106,13 +106,8 @@ def without_subnormals(server: Server) -> Server:
     return replace(server, name=name, variables={**server.variables, "BENCH_SUBNORMALS": "0"})
 
 
-PEERS = (
-    NAIVE,
-    MOSEC,
-    MOSEC_BATCHING,
-    *OTHERS,
-    *map(without_subnormals, (REFERENCE, MOSEC, LITSERVE)),
-)
+PEERS = (NAIVE, MOSEC, MOSEC_BATCHING, *OTHERS)
+WITHOUT_SUBNORMALS = tuple(map(without_subnormals, (REFERENCE, MOSEC, LITSERVE)))
 
 
 def persona(

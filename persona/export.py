@@ -41,6 +41,7 @@ def export(
         gates = open_artifact(folder).manifest.int8
         Console().print(
             f"8 bits: cosine {gates['cosine']:.5f}, NDCG@10 {gates['ndcg10']:.4f}, "
-            f"in fp32 {gates['ndcg10_in_fp32']:.4f}, {gates['cases']:,} validation cases"
+            f"in fp32 {gates['ndcg10_in_fp32']:.4f}, {gates['cases']:,} validation cases, "
+            f"standard error {gates['ndcg10_standard_error']:.5f}"
         )
     Console().print(f"next: persona serve --artifacts {output}", style="dim")

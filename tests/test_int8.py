@@ -90,6 +90,7 @@ def test_rounded_embeddings_are_near_and_the_manifest_says_how_near(made: Made) 
     assert float(str(manifest.int8["cosine"])) >= 0.999 == manifest.int8["min_cosine"]
     assert manifest.int8["ndcg10_in_fp32"] == 1
     assert float(str(manifest.int8["ndcg10"])) >= 0.999
+    assert 0 <= float(str(manifest.int8["ndcg10_standard_error"])) < 0.01
     assert manifest.int8["cases"] == len(made.data.cases.targets)
     assert float(str(manifest.parity["worst_absolute_difference"])) <= 1e-5  # of the fp32 graphs
     assert "Products in 8 bits" in (made.folder / "README.md").read_text()
