@@ -107,7 +107,7 @@ def note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
     if name in {EXACT, FASTEST, REFERENCE.name}:
         raise error
     words = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
-    silent[name] = words[-1].strip()
+    silent[name] = words[-1].strip() if words else repr(error)
 
 
 def closed(started: Running, mix: loads.Mix, seconds: float) -> Load:
