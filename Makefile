@@ -1,5 +1,6 @@
 # The verbs of this project. Each does its own set-up: Linux, Python 3.11 or newer and make are enough.
-# PyTorch comes from the default index; for the CPU build where that one has CUDA builds only:
+# Packages come from the lock files in requirements/, PyTorch by its version from the default index.
+# Where that index has CUDA builds only, this takes the CPU build:
 #   make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -8,6 +9,7 @@ RECIPE ?= recipes/msnbc.toml
 RUN ?= runs/news
 NAME ?= news
 VERSION ?= 1
+UPGRADE ?=
 export ORT_DISABLE_TELEMETRY = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 ifdef PIP_EXTRA_INDEX_URL
@@ -15,38 +17,52 @@ export PIP_EXTRA_INDEX_URL
 endif
 
 BIN := .venv/bin
+LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
+# Without isolation: pip would fetch the build backend anew, of any version.
+EDITABLE := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+COMPILE := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml $(UPGRADE)
 
-.PHONY: help serve test lint format train export bench docs clean
+.PHONY: help serve install test test-all test-ranges lint format train export bench docs lock clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.python:
 	$(PYTHON) -m venv .venv
 	@touch $@
 
 # What serves and scores: small, without PyTorch.
-.venv/.base: .venv/.python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+.venv/.base: .venv/.python pyproject.toml requirements/build.txt requirements/serve.txt requirements/files.txt
+	$(LOCKED) -r requirements/build.txt -r requirements/serve.txt -r requirements/files.txt
+	$(EDITABLE)
 	@touch $@
 
-# Everything: training, export, tests. torch is named first, so that its CPU build satisfies the range.
-.venv/.all: .venv/.python pyproject.toml
+# Everything: training, export, tests. PyTorch comes last, when what it depends on is there.
+.venv/.all: .venv/.python pyproject.toml requirements/build.txt requirements/all.txt
+	$(LOCKED) -r requirements/build.txt -r requirements/all.txt
 	$(BIN)/pip install --quiet "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[train,dev]"
+	$(EDITABLE)
 	@touch $@ .venv/.base
 
 serve: .venv/.base ## serve the shipped artifacts (PORT=8000)
 	$(BIN)/persona serve --artifacts artifacts --host $(HOST) --port $(PORT)
 
-test: .venv/.all ## run the tests
+install: .venv/.all ## install everything into .venv
+
+test: .venv/.all ## run the tests, without the slow ones
+	$(BIN)/pytest -m "not slow"
+
+test-all: .venv/.all ## run all tests
 	$(BIN)/pytest
 
-lint: .venv/.all ## formatter, linter, types, import arrows
+test-ranges: .venv/.all ## try the oldest and the newest packages that pyproject.toml allows
+	$(BIN)/python -m tests.ranges
+
+lint: .venv/.all ## formatter, linter, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/pytest --quiet -n 0 tests/test_house.py tests/test_lock.py
 
 format: .venv/.all ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -65,5 +81,15 @@ docs: .venv/.all ## draw the pictures in docs/
 	$(BIN)/python -m docs.pictures
 	$(BIN)/python -m docs.attention_pictures
 
+# all.txt is written first, and the others take its versions. `build.txt` is the build backend.
+lock: .venv/.python ## write requirements/ anew from pyproject.toml (UPGRADE=--upgrade for new versions)
+	$(BIN)/pip install --quiet "uv>=0.13,<0.14"
+	$(COMPILE) pyproject.toml --extra train --extra serve --extra dev --output-file requirements/all.txt
+	$(COMPILE) pyproject.toml --extra serve -c requirements/all.txt --output-file requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra files -c requirements/all.txt --output-file requirements/files.txt
+	$(BIN)/python -c "import tomllib; build = tomllib.load(open('pyproject.toml', 'rb'))['build-system']; \
+		print(*build['requires'], sep='\n')" \
+		| $(COMPILE) - -c requirements/all.txt --output-file requirements/build.txt
+
 clean: ## remove what the verbs made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

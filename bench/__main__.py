@@ -8,7 +8,6 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
-from bench.int8 import int8
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
@@ -22,7 +21,7 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, int8):
+for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools):
     app.command()(training)

@@ -14,8 +14,8 @@ from bench.quality import DATA, RECIPES
 from bench.report import machine, table
 from bench.results import record_table
 from bench.trained import seeded, trained, with_error
-from model.metrics import Evaluation, compare
-from model.recipe import Recipe
+from model.evaluation.metrics import Evaluation, compare
+from model.training.recipe import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 HALF_AGAIN = 1.5  # epochs, where one has two thirds of the clicks

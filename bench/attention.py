@@ -28,16 +28,16 @@ from bench.results import record, record_table
 from export.graphs import export_graphs
 from export.parity import compare
 from export.run import export_run
-from model.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
-from model.encoder import AttentionKind, EncoderConfig, UserEncoder
-from model.histories import Cases, Histories, Split, pad
-from model.metrics import Estimate, evaluate_scorer
-from model.recipe import DataRecipe, Recipe, TrainingRecipe
-from model.run import begin, load_data, split
-from model.scorer import EncoderScorer
-from model.train import load_encoder, train_encoder
-from persona.score import local_service
-from service.artifact import open_artifact
+from model.clicks.histories import Cases, Histories, Split, pad
+from model.evaluation.metrics import Estimate, evaluate_scorer
+from model.evaluation.scorer import EncoderScorer
+from model.network.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
+from model.network.encoder import AttentionKind, EncoderConfig, UserEncoder
+from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
+from model.training.run import begin, load_data, split
+from model.training.train import load_encoder, train_encoder
+from persona.artifact import open_artifact
+from tests.serving import running_service
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "attention.md"
@@ -155,10 +155,10 @@ def train(kind: Kind, recipe: Recipe, data: Path, place: Path) -> Trained:
     begin(run, recipe, histories, fact)
     result = train_encoder(recipe, parts, run, progress=False)
     encoder = load_encoder(recipe.encoder, histories.n_items, run)
-    _, worst = export_run(run, kind.name, "1", place / "artifacts")
+    artifact = export_run(run, kind.name, "1", place / "artifacts")
     return Trained(
         result.parameters,
-        worst,
+        artifact.manifest.parity.worst_absolute_difference,
         _ndcg(EncoderScorer(encoder), parts.test),
         _ndcg(CandidateScorer(encoder), parts.test) if encoder.candidates is not None else None,
     )
@@ -188,7 +188,7 @@ def over_http(place: Path, cases: Cases) -> dict[Kind, float]:
     names = cases.histories.item_ids
     asked = [[names[row] for row in history] for history in rows]
     with (
-        local_service(place / "artifacts") as address,
+        running_service(place / "artifacts") as address,
         httpx.Client(base_url=address, timeout=60) as service,
     ):
         return {kind: _difference(service, kind, place, asked, rows) for kind in KINDS}

@@ -20,7 +20,7 @@ from bench.loads import Rows
 from bench.peers import Body, Running, persona, persona_body, running
 from bench.report import table, tell
 from bench.results import record
-from service.subnormals import flushed_subnormals
+from persona.engine.session import flush_subnormals
 
 BATCH = 256
 BATCHES = 40  # different ones, played in turn
@@ -130,14 +130,14 @@ def _loop(
     os.environ["BENCH_ONNX"] = str(path)
     from bench.servers.plain_encoder import PlainEncoder
 
+    flush_subnormals()  # as Persona's workers do, before the first session is opened
     encoder, played = PlainEncoder(), batches(mix)
-    with flushed_subnormals():  # as Persona's workers
-        _encode_sorted(encoder.encode, played[0], run_size)  # warm
-        barrier.wait()
-        done, started = 0, time.perf_counter()
-        while (passed := time.perf_counter() - started) < seconds:
-            _encode_sorted(encoder.encode, played[done % len(played)], run_size)
-            done += 1
+    _encode_sorted(encoder.encode, played[0], run_size)  # warm
+    barrier.wait()
+    done, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds:
+        _encode_sorted(encoder.encode, played[done % len(played)], run_size)
+        done += 1
     counts.put(done * BATCH / passed)
 
 

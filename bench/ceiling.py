@@ -2,7 +2,7 @@
 
 Both share the same cores. So as long as neither gets faster, an answer takes what the graph takes
 in the ideal loop, which is handed 256 histories at a time, and what HTTP and JSON take in a loop
-that computes nothing. A graph in 8 bits, or HTTP outside of Python, has a ceiling of its own.
+that computes nothing. HTTP outside of Python has a ceiling of its own.
 """
 
 from dataclasses import replace

@@ -16,8 +16,9 @@ from bench.load import closed_loop, requests, steady
 from bench.peers import Running, persona, running
 from bench.report import plot, table, tell
 from bench.results import record
-from service.artifact import open_artifact
-from service.session import Engine, Row
+from persona.artifact import open_artifact
+from persona.contract import ITEM_ID
+from persona.engine.session import Input, Session
 
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000)
 BATCHES = (1, 4, 16, 64, 256, 1024)
@@ -78,25 +79,26 @@ def _growth(curve: Curve, low: int, high: int) -> float:
 def _by_length(seconds: float, rounds: int) -> tuple[Curve, Curve]:
     """Milliseconds of one history: of the graph alone, and of an answer over HTTP."""
     root = artifacts(max_length=max(LENGTHS))
-    engine = Engine(open_artifact(root / NAME / "1"))
+    session = Session(open_artifact(root / NAME / "1"))
     graph: dict[int, list[float]] = {length: [] for length in LENGTHS}
     for _ in range(rounds):
         for length in LENGTHS:
-            rows = [Row(array("q", history)) for history in loads.of_lengths([length] * 20)]
-            graph[length].append(_encode_ms(engine, rows, seconds / rounds))
+            rows = [array("q", history) for history in loads.of_lengths([length] * 20)]
+            inputs = [Input({ITEM_ID: row}, length) for row in rows]
+            graph[length].append(_encode_ms(session, inputs, seconds / rounds))
     with running(persona(root, workers=1)) as started:
         served = {length: _served_ms(started, [length], seconds) for length in LENGTHS}
     return {length: median(found) for length, found in graph.items()}, served
 
 
-def _encode_ms(engine: Engine, rows: Sequence[Row], seconds: float) -> float:
+def _encode_ms(session: Session, inputs: Sequence[Input], seconds: float) -> float:
     times: list[float] = []
-    engine.run("embedding", rows[:1])  # warm
+    session.run("embedding", inputs[:1])  # warm
     ends = time.perf_counter() + seconds
     while not times or time.perf_counter() < ends:
-        for row in rows:
+        for one in inputs:
             started = time.perf_counter()
-            engine.run("embedding", [row])
+            session.run("embedding", [one])
             times.append(time.perf_counter() - started)
     return median(times) * 1000
 

@@ -20,25 +20,22 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from bench.loads import CATALOGUE, MAX_LENGTH, histories, item_ids
-from export.int8 import Int8
+from bench.loads import CATALOGUE, MAX_LENGTH, item_ids
 from export.write import Description, write_artifact
-from model.encoder import EncoderConfig, UserEncoder, take
-from model.histories import Cases, Histories
-from service import artifact as format_
-from service.artifact import Manifest, checksum, manifest_checksum_line
-from service.catalogue import LARGE_CATALOGUE, write_rows
+from model.network.encoder import EncoderConfig, UserEncoder, take
+from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
+from persona.artifact.format import GOLDEN, ITEM_EMBEDDINGS, ITEM_IDS, MANIFEST, Golden, Manifest
+from persona.artifact.writing import write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "persona-bench"
 NAME = "bench"
 
 
-def artifacts(width: int = 64, max_length: int = MAX_LENGTH, *, int8: bool = False) -> Path:
+def artifacts(width: int = 64, max_length: int = MAX_LENGTH) -> Path:
     """A root folder with the artifact `bench`, version 1."""
-    name = f"{width}-wide-{max_length}-long{'-int8' * int8}"
-    data = _clicks() if int8 else None
-    return _kept(name, lambda root: _export(root, width, max_length, data))
+    name = f"{width}-wide-{max_length}-long"
+    return _kept(name, lambda root: _export(root, width, max_length))
 
 
 @contextmanager
@@ -60,18 +57,9 @@ def _encoder(width: int = 64, max_length: int = MAX_LENGTH) -> UserEncoder:
     return UserEncoder(EncoderConfig(width=width, max_length=max_length), CATALOGUE).eval()
 
 
-def _export(root: Path, width: int, max_length: int, int8: Int8 | None) -> None:
+def _export(root: Path, width: int, max_length: int) -> None:
     about = Description(NAME, description="Random weights, for benchmarks.")
-    write_artifact(_encoder(width, max_length), item_ids(), about, root, int8)
-
-
-def _clicks() -> Int8:
-    """What 8 bits are fitted to and checked on; random weights have no ranking to lose."""
-    rows = histories("films", 1024)
-    users, offsets = list(range(len(rows))), np.cumsum([0, *map(len, rows)])
-    films = Histories(users, item_ids(), np.concatenate(rows).astype(np.int32), offsets)
-    newest = films.items[films.offsets[1:] - 1].astype(np.int64)
-    return Int8(films, Cases(films.without_newest(), newest), remove_seen=False)
+    write_artifact(_encoder(width, max_length), item_ids(), about, root)
 
 
 class PlainGraph(nn.Module):
@@ -126,9 +114,9 @@ def resize(source: Path, target: Path, n_items: int) -> None:
     Its golden pairs still hold: the first items and the row of unknown items stay.
     """
     shutil.copytree(source, target)
-    old = np.load(source / format_.ITEM_EMBEDDINGS, mmap_mode="r")
+    old = np.load(source / ITEM_EMBEDDINGS, mmap_mode="r")
     table = np.lib.format.open_memmap(
-        target / format_.ITEM_EMBEDDINGS, "w+", np.dtype(np.float32), (n_items + 1, old.shape[1])
+        target / ITEM_EMBEDDINGS, "w+", np.dtype(np.float32), (n_items + 1, old.shape[1])
     )
     for at in range(0, n_items, CATALOGUE):
         piece = table[at : min(at + CATALOGUE, n_items)]
@@ -136,21 +124,21 @@ def resize(source: Path, target: Path, n_items: int) -> None:
     table[-1] = old[-1]
     table.flush()
     ids = item_ids(n_items)
-    (target / format_.ITEM_IDS).write_text(json.dumps(ids))
+    (target / ITEM_IDS).write_text(json.dumps(ids))
     if n_items > LARGE_CATALOGUE:
-        write_rows(ids, target)
-    manifest = Manifest.model_validate_json((source / format_.MANIFEST).read_bytes())
+        write_catalogue(ids, target)
+    manifest = Manifest.model_validate_json((source / MANIFEST).read_bytes())
     for graph in manifest.graphs.values():
         _resize_graph(target / graph.file, table)
-    _resize_golden(target / format_.GOLDEN, n_items)
-    _seal(target, manifest.model_copy(update={"n_items": n_items}))
+    _resize_golden(target / GOLDEN, n_items)
+    write_manifest(target, manifest.model_copy(update={"n_items": n_items}))
 
 
 def _resize_graph(path: Path, table: np.ndarray) -> None:
     graph = onnx.load(path, load_external_data=False)
     for tensor in graph.graph.initializer:
         facts = {entry.key: entry for entry in tensor.external_data}
-        if tensor.external_data and facts["location"].value == format_.ITEM_EMBEDDINGS:
+        if tensor.external_data and facts["location"].value == ITEM_EMBEDDINGS:
             tensor.dims[0] = len(table)
             facts["length"].value = str(table.nbytes)
     path.write_bytes(graph.SerializeToString())
@@ -158,22 +146,10 @@ def _resize_graph(path: Path, table: np.ndarray) -> None:
 
 def _resize_golden(path: Path, n_items: int) -> None:
     """Leaves out the pairs with items that a smaller catalogue no longer has."""
-    golden = format_.Golden.model_validate_json(path.read_bytes())
+    golden = Golden.model_validate_json(path.read_bytes())
     gone = {f"n{row}" for row in range(n_items, CATALOGUE)}
     pairs = [pair for pair in golden.pairs if gone.isdisjoint(pair.history)]
     path.write_text(golden.model_copy(update={"pairs": pairs}).model_dump_json())
-
-
-def _seal(folder: Path, manifest: Manifest) -> None:
-    sealing = {format_.MANIFEST, format_.MANIFEST_CHECKSUM}
-    files = {
-        path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name not in sealing
-    }
-    manifest = manifest.model_copy(update={"files": files})
-    (folder / format_.MANIFEST).write_text(manifest.model_dump_json())
-    (folder / format_.MANIFEST_CHECKSUM).write_bytes(
-        manifest_checksum_line(folder / format_.MANIFEST)
-    )
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -189,7 +165,8 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
 
 def _code() -> str:
     """A digest of the code that makes the encoders: when it changes, so do they."""
-    sources = [Path(__file__), ROOT / "service" / "artifact.py"]
-    sources += [*(ROOT / "export").glob("*.py"), *(ROOT / "model").glob("[ae][tn]*.py")]
+    folders = ("export", "model/network", "persona/artifact")
+    sources = [Path(__file__)]
+    sources += [path for folder in folders for path in (ROOT / folder).glob("*.py")]
     content = b"".join(path.read_bytes() for path in sorted(sources))
     return hashlib.sha256(content).hexdigest()[:12]

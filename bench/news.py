@@ -9,13 +9,14 @@ import typer
 from numpy.typing import NDArray
 
 from bench.results import record
-from model.baselines import Markov, Popularity, RepeatLast
-from model.histories import Histories
-from model.metrics import Scorer, evaluate_scorer, log_losses
-from model.recipe import Recipe
-from model.run import load_data, split
-from service.artifact import Artifact, open_artifact
-from service.session import Engine, Row
+from model.clicks.histories import Histories
+from model.evaluation.baselines import Markov, Popularity, RepeatLast
+from model.evaluation.metrics import Scorer, evaluate_scorer, log_losses
+from model.training.recipe import Recipe
+from model.training.run import load_data, split
+from persona.artifact import Artifact, open_artifact
+from persona.contract import ITEM_ID
+from persona.engine.session import Input, Session
 
 COMMAND = "python -m bench news"
 
@@ -25,7 +26,7 @@ class ArtifactScorer:
 
     def __init__(self, artifact: Artifact, *, probabilities: bool = False) -> None:
         self.name = artifact.manifest.name
-        self._engine = Engine(artifact)
+        self._session = Session(artifact)
         self._max_length = artifact.manifest.architecture.max_length
         self._items = np.asarray(artifact.item_embeddings()[:-1])
         self._probabilities = probabilities
@@ -33,8 +34,10 @@ class ArtifactScorer:
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Scores (B, n_items)."""
         newest = slice(-self._max_length, None)
-        rows = [Row(array("q", histories[user][newest].tolist())) for user in range(len(histories))]
-        embeddings = np.stack([row[0] for row in self._engine.run("embedding", rows)])  # (B, D)
+        rows = [array("q", histories[user][newest].tolist()) for user in range(len(histories))]
+        inputs = [Input({ITEM_ID: row}, len(row)) for row in rows]
+        outputs = self._session.run("embedding", inputs)
+        embeddings = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
         logits: NDArray[np.float32] = embeddings @ self._items.T
         if not self._probabilities:
             return logits

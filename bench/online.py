@@ -3,14 +3,14 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
 import typer
 
-from bench import encoders, load, loads
+from bench import load, loads
 from bench.load import Load, closed_loop, open_loop
 from bench.peers import (
     MOSEC,
@@ -48,8 +48,7 @@ class Compared:
     target: float
 
 
-# The fastest that the gates let through, and what `persona export` makes when nobody says --int8.
-FASTEST, EXACT = "Persona, int8", "Persona"
+PERSONA = "Persona"
 MOSECS = [MOSEC.name, MOSEC_BATCHING.name]
 COMPARED = (
     Compared("online_vs_reference", [REFERENCE.name], 1.0),
@@ -61,9 +60,8 @@ COMPARED = (
 
 def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> None:
     """Closed loop, 32 connections: answers a second."""
-    rounded = replace(persona(encoders.artifacts(int8=True)), name=FASTEST)
     others = PEERS + WITHOUT_SUBNORMALS if peers else ()
-    series, silent = closed_rounds((persona(), rounded, REFERENCE, *others), rounds, seconds)
+    series, silent = closed_rounds((persona(), REFERENCE, *others), rounds, seconds)
     command = f"python -m bench online --rounds {rounds} --seconds {seconds:g}"
     for mix in MIXES:
         of = {name: rates(loads_) for name, loads_ in series[mix].items()}
@@ -104,7 +102,7 @@ def closed_rounds(
 
 def note_silence(name: str, error: Exception, silent: dict[str, str]) -> None:
     """A peer may fall silent, and the table says so; without ours there is nothing to compare."""
-    if name in {EXACT, FASTEST, REFERENCE.name}:
+    if name in {PERSONA, REFERENCE.name}:
         raise error
     words = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
     silent[name] = words[-1].strip() if words else repr(error)
@@ -129,20 +127,15 @@ def rates(loads_: Sequence[Load]) -> list[float]:
     return [load_.per_second for load_ in loads_]
 
 
-def ratios(
-    of: Mapping[str, Sequence[float]], mix: loads.Mix
-) -> dict[str, tuple[float, float | None]]:
+def ratios(of: Mapping[str, Sequence[float]], mix: loads.Mix) -> dict[str, tuple[float, float]]:
     """Figures of a mix with their targets, from each server's answers a second in every round."""
-    found: dict[str, tuple[float, float | None]] = {}
+    found: dict[str, tuple[float, float]] = {}
     for compared in COMPARED:
         name = compared.figure if compared.figure.endswith(MIXES) else f"{compared.figure}_{mix}"
         medians = [median(of[server]) for server in compared.servers if server in of]
         if not medians or not name.endswith(mix):
             continue
-        fp32 = name.replace("online_", "online_fp32_")
-        for ours, figure, target in ((FASTEST, name, compared.target), (EXACT, fp32, None)):
-            if ours in of:
-                found[figure] = round(median(of[ours]) / max(medians), 3), target
+        found[name] = round(median(of[PERSONA]) / max(medians), 3), compared.target
     return found
 
 
@@ -151,17 +144,13 @@ def _told(
 ) -> str:
     generator = "wrk" if shutil.which("wrk") else "a Python client"
     about = (
-        f"Answers a second, median of {rounds} rounds of {seconds:g} s [least to most], and the "
-        "share of failed requests. All servers are up and one is asked at a time, over "
-        f"{load.CONNECTIONS} connections, closed loop by {generator} on the same cores. All but "
-        "Persona run the same encoder as plain fp32 ONNX, are given rows of the item table instead "
-        "of item ids, and validate what their framework makes them. "
-        "ONNX Runtime has one thread a worker, but for the naive FastAPI and where threads are "
-        "unset, as most people leave them. Rows named 'subnormals 0' have a setting of ONNX "
-        "Runtime that does what Persona's workers do, and that a server has only if somebody knows "
-        "of it: they show how much of a ratio that is, and no target is of them. "
-        "Targets are of Persona in int8: the same encoder exported with `--int8`, whose gates it "
-        "passes (cosine .999; random weights have no ranking to lose)."
+        f"Answers per second, median of {rounds} rounds of {seconds:g} s [least to most], and the "
+        f"share of failed requests, over {load.CONNECTIONS} connections, closed loop by "
+        f"{generator} on the same cores. All servers are up; one is asked at a time. The others "
+        "run the same encoder as plain fp32 ONNX, receive rows of the item table instead of item "
+        "ids, and check only what their framework checks. ONNX Runtime has one thread per worker, "
+        "except in the naive FastAPI and where threads are unset. Rows 'subnormals 0' set "
+        "`session.set_denormal_as_zero`, as Persona does; no target uses them."
     )
     missing = (f"\n{name} did not answer: `{why}`" for name, why in silent.items())
     return "\n".join([about, "", table(["server", *MIXES], _rows(series)), *missing])

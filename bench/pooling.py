@@ -13,13 +13,13 @@ import torch
 import typer
 
 from bench.results import record, record_table
-from model.encoder import EncoderConfig, Pooling
-from model.histories import Int
-from model.metrics import Metrics, compare, evaluate_scorer
-from model.recipe import DataRecipe, Recipe, TrainingRecipe
-from model.run import load_data, split
-from model.scorer import EncoderScorer
-from model.train import load_encoder, train_encoder
+from model.network.encoder import EncoderConfig, Pooling
+from model.clicks.histories import Int
+from model.evaluation.metrics import Metrics, compare, evaluate_scorer
+from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
+from model.training.run import load_data, split
+from model.evaluation.scorer import EncoderScorer
+from model.training.train import load_encoder, train_encoder
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "decisions" / "0007-pooling.md"

@@ -9,12 +9,12 @@ import typer
 from bench.report import machine, table
 from bench.results import record, record_table
 from bench.trained import Trained, mean, seeded, trained, with_error
-from model.baselines import ItemKNN, Markov, Popularity, RepeatLast
-from model.histories import Histories
-from model.metrics import Evaluation, Scorer, compare, evaluate_scorer, log_losses
-from model.recipe import Recipe
-from model.scorer import EncoderScorer
-from model.train import load_encoder
+from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast
+from model.clicks.histories import Histories
+from model.evaluation.metrics import Evaluation, Scorer, compare, evaluate_scorer, log_losses
+from model.training.recipe import Recipe
+from model.evaluation.scorer import EncoderScorer
+from model.training.train import load_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"

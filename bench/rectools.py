@@ -24,10 +24,10 @@ from bench.report import machine, table
 from bench.results import record, record_table
 from bench.trained import go_on, seeded, trained, with_error
 from bench.trainers.job import Job, newest, save_split
-from model.histories import Cases, Int, Split, leave_one_out
-from model.metrics import Metrics, compare
-from model.recipe import Recipe, TrainingRecipe
-from model.run import load_data
+from model.clicks.histories import Cases, Int, Split, leave_one_out
+from model.evaluation.metrics import Metrics, compare
+from model.training.recipe import Recipe, TrainingRecipe
+from model.training.run import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "bench" / "trainers" / "with_rectools.py"

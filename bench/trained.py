@@ -18,10 +18,11 @@ from pathlib import Path
 from bench import encoders
 from bench.news import ArtifactScorer
 from export.run import export_run
-from model.histories import Split
-from model.metrics import Evaluation, Metrics, evaluate_scorer
-from model.recipe import Recipe, read_recipe
-from model.run import (
+from model.clicks.histories import Split
+from model.evaluation.metrics import Evaluation, Metrics, evaluate_scorer
+from model.evaluation.scorer import EncoderScorer
+from model.training.recipe import Recipe, read_recipe
+from model.training.run import (
     TRAINING,
     DataFact,
     begin,
@@ -30,9 +31,7 @@ from model.run import (
     split,
     write_json,
 )
-from model.scorer import EncoderScorer
-from model.train import LAST, TrainingResult, load_encoder, train_encoder
-from service.artifact import open_artifact
+from model.training.train import LAST, TrainingResult, load_encoder, train_encoder
 
 CALLS = "calls.json"  # in the run's folder: [start, end] of every call that trained it
 
@@ -66,8 +65,7 @@ class Trained:
         """Exports the run, and ranks the test cases through ONNX Runtime."""
         root = self.run / "artifacts"
         shutil.rmtree(root, ignore_errors=True)  # what an older exporter made
-        folder, _ = export_run(self.run, self.recipe.name, "1", root)
-        return self._ranked(ArtifactScorer(open_artifact(folder)))
+        return self._ranked(ArtifactScorer(export_run(self.run, self.recipe.name, "1", root)))
 
     def _scorer(self) -> EncoderScorer:
         encoder = load_encoder(self.recipe.encoder, self.split.train.n_items, self.run)

@@ -1,26 +1,31 @@
-"""Writes what the README shows from the shipped artifact: its first answer, and its picture.
+"""Writes what the README shows of the shipped artifacts: the first answer, and the picture.
 
 python -m docs.pictures
 """
 
+import asyncio
 import json
 import re
-import urllib.request
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
-from persona.score import local_service
+import httpx
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from service.app import create_app
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "persona.svg"
 SHOWN = 3  # numbers of the embedding in the README
 
-INK, PALE = "#768390", "#76839055"  # readable on white and on black
+INK = "#768390"  # readable on white and on black
 HEADS = ("#2f81f7", "#d29922", "#3fb950", "#db61a2")
-BOX, STEP, LEFT = 92, 102, 20
-BAR = 70.0  # height of a weight of 1
+PADDING = 2  # positions of padding in the picture
 
 
 def first_request(readme: str) -> dict[str, Any]:
@@ -32,18 +37,21 @@ def first_request(readme: str) -> dict[str, Any]:
     return body
 
 
-def answer(address: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the service at `address` answers."""
-    request = urllib.request.Request(  # noqa: S310  # an address that the caller started
-        f"{address}/v1/encode", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:  # noqa: S310  # as above
-        read: dict[str, Any] = json.load(response)
+async def answer(body: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the service on the shipped artifacts."""
+    app = create_app(Settings(artifacts=ROOT / "artifacts"))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://readme") as client,
+    ):
+        response = await client.post("/v1/encode", json=body, timeout=60)
+    read: dict[str, Any] = response.raise_for_status().json()
     return read
 
 
 def shortened(response: dict[str, Any]) -> dict[str, Any]:
-    """The response with rounded numbers and, said so, the first few of each embedding."""
+    """The response with rounded numbers and only the first few numbers of each embedding."""
     users = []
     for user in response["users"]:
         head = [round(value, 3) for value in user["embedding"][:SHOWN]]
@@ -75,84 +83,55 @@ def with_answer(readme: str, text: str) -> str:
     return re.sub(r"```json\n.*?\n```", lambda _: f"```json\n{text}\n```", readme, flags=re.DOTALL)
 
 
-def picture(user: dict[str, Any]) -> str:
-    """From one user of a response: history, mask, weights and embedding as SVG."""
-    attention = user["attention"]
-    tokens = ["start", *attention["items"], "padding", "padding"]
-    columns = [*zip(*_with_start(attention), strict=True), None, None]
-    parts = [
-        _text(
-            LEFT,
-            16,
-            "a history, oldest to newest, behind a start token; the mask hides the padding",
-        )
-    ]
-    for number, (token, weights) in enumerate(zip(tokens, columns, strict=True)):
-        parts += _token(LEFT + number * STEP, token, weights)
-    parts.append(_text(LEFT, 112, "what the newest click attends to: a bar a head, padding gets 0"))
-    parts.append(_text(LEFT, 246, f"the user embedding: {len(user['embedding'])} numbers"))
-    parts += _strip(LEFT + 4, 286, user["embedding"])
-    width = 2 * LEFT + len(tokens) * STEP - (STEP - BOX)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 320" '
-        f'font-family="system-ui, sans-serif" font-size="13" fill="{INK}" role="img">\n'
-        "<title>A history becomes a user embedding, with the weight of every click</title>\n"
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+def picture(user: dict[str, Any]) -> Figure:
+    """History, mask, weights and embedding of one user of a response."""
+    figure = Figure(figsize=(9.6, 4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1))
+    _draw_weights(above, user["attention"])
+    embedding = user["embedding"]
+    below.bar(np.arange(len(embedding)), embedding, color=INK)
+    below.set_title(f"the user embedding: {len(embedding)} numbers", loc="left", color=INK)
+    below.set_xticks([])
+    for axes in (above, below):
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.axhline(0, color=INK, linewidth=0.8)
+    return figure
 
 
-def _with_start(attention: dict[str, Any]) -> list[list[float]]:
-    pairs = zip(attention["start"], attention["weights"], strict=True)
-    return [[start, *clicks] for start, clicks in pairs]
-
-
-def _token(x: int, name: str, weights: tuple[float, ...] | None) -> list[str]:
-    real = weights is not None
-    middle = x + BOX // 2
-    parts = [
-        _box(x, real=real),
-        _text(middle, 48, name, "middle"),
-        _text(middle, 78, f"mask {1 if real else 0}", "middle"),
-    ]
-    shown = weights or (0.0,)
-    for head, weight in enumerate(shown):
-        at = middle + (head - (len(shown) - 1) / 2) * 42
-        height = BAR * weight
-        parts.append(
-            f'<rect x="{at - 15:.0f}" y="{200 - height:.1f}" width="30" height="{height:.1f}" '
-            f'fill="{HEADS[head % len(HEADS)]}"/>'
-        )
-        label = f"{weight:.2f}" if real else "0"
-        parts.append(_text(at, 214, label, "middle", 'font-size="11" class="weight"'))
-    return [*parts, f'<path d="M{x} 200H{x + BOX}" stroke="{PALE}"/>']
-
-
-def _box(x: int, *, real: bool) -> str:
-    line = f'stroke="{INK}"' if real else f'stroke="{PALE}" stroke-dasharray="4 4"'
-    return f'<rect x="{x}" y="28" width="{BOX}" height="30" rx="6" fill="none" {line}/>'
-
-
-def _strip(x: int, y: int, embedding: list[float]) -> list[str]:
-    scale = 26 / max(map(abs, embedding))
-    bars = [
-        f'<path d="M{x + 11 * number} {y}v{-value * scale:.1f}" stroke="{INK}" stroke-width="7"/>'
-        for number, value in enumerate(embedding)
-    ]
-    return [*bars, f'<path d="M{x - 4} {y}h{11 * len(embedding)}" stroke="{PALE}"/>']
-
-
-def _text(x: float, y: int, text: str, anchor: str = "start", more: str = "") -> str:
-    return f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+def _draw_weights(axes: Axes, attention: dict[str, Any]) -> None:
+    """A group of bars for every token, and a bar in it for every head."""
+    real = ["start", *attention["items"]]
+    labels = [f"{token}\nmask 1" for token in real] + ["padding\nmask 0"] * PADDING
+    places = np.arange(len(labels))
+    width = 0.8 / len(attention["start"])
+    heads = zip(attention["start"], attention["weights"], strict=True)
+    for head, (start, clicks) in enumerate(heads):
+        weights = [start, *clicks] + [0.0] * PADDING
+        left = places + width * (head + 0.5) - 0.4
+        bars = axes.bar(left, weights, 0.9 * width, color=HEADS[head % len(HEADS)])
+        bars.set_label(f"head {head + 1}")
+        texts = [f"{weight:.2f}" for weight in weights[:-PADDING]] + ["0"] * PADDING
+        for place, label in enumerate(axes.bar_label(bars, texts, padding=2, color=INK)):
+            label.set_gid(f"weight-{head}-{place}")  # tests/test_readme.py reads these
+    axes.set_xticks(places, labels, color=INK)
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axes.margins(x=0.01, y=0.15)
+    axes.legend(loc="upper right", frameon=False, labelcolor=INK)
+    title = "how much the newest click attends to each position; the mask hides the padding"
+    axes.set_title(title, loc="left", color=INK)
 
 
 def main() -> None:
     """Writes the README's answer and docs/persona.svg."""
     readme = README.read_text()
-    with local_service(ROOT / "artifacts") as address:
-        response = answer(address, first_request(readme))
+    response = asyncio.run(answer(first_request(readme)))
     README.write_text(with_answer(readme, as_text(shortened(response))))
-    PICTURE.write_text(picture(response["users"][0]))
+    title = "A history becomes a user embedding, with the weight of every click"
+    # Text stays text, and the same input gives the same file.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "persona"}):
+        figure = picture(response["users"][0])
+        figure.savefig(PICTURE, transparent=True, metadata={"Date": None, "Title": title})
 
 
 if __name__ == "__main__":

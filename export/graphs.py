@@ -1,9 +1,13 @@
-"""The encoder as ONNX graphs with dynamic batch and length, all over one copy of the weights."""
+"""The encoder as ONNX graphs with dynamic batch and length, all over one copy of the weights.
+
+Tracing takes most of an export's time, so an encoder is traced once with all outputs that need the
+same inputs, and each graph is the part that its own outputs need.
+"""
 
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -11,136 +15,128 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 import torch
+from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from export.int8 import Bounds
-from export.served import PIECES, fuses_all_positions, in_pieces, served
-from model.encoder import UserEncoder
-from service.artifact import ITEM_EMBEDDINGS, LONG, WEIGHTS, GraphFact, GraphName, TensorFact
+from export.served import LONG_PIECES, ServedEncoder, can_serve
+from model.network.encoder import EncoderConfig, UserEncoder
+from persona.artifact.format import (
+    ITEM_EMBEDDINGS,
+    WEIGHTS,
+    GraphFact,
+    GraphName,
+    InputFact,
+    TensorFact,
+)
 
 OPSET = 20  # exports cleanly; 23 emits an Attention operator that ONNX Runtime 1.31 refuses here
+LONG_HISTORY = 320  # padded length from which `embedding_long` is faster
 INLINE_BYTES = 256  # smaller constants, such as shapes, stay in the graph
 ALIGNMENT = 64  # of tensors in the weights file: a cache line
 
-INPUTS = {
-    "item_ids": TensorFact(name="item_ids", datatype="INT64", shape=[-1, -1]),
-    "key_mask": TensorFact(name="key_mask", datatype="BOOL", shape=[-1, -1]),
-    "candidate_ids": TensorFact(name="candidate_ids", datatype="INT64", shape=[-1, -1]),
+INPUTS = (
+    InputFact(name="item_ids", datatype="INT64", shape=[-1, -1], carries="clicks.item_id"),
+    InputFact(name="key_mask", datatype="BOOL", shape=[-1, -1], carries="clicks.mask"),
+    InputFact(name="candidate_ids", datatype="INT64", shape=[-1, -1], carries="candidates.item_id"),
+)
+OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
+SCORE_OUTPUTS = ("scores", "candidate_attention")
+# At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
+# are taken for one.
+BATCH, LENGTH, CANDIDATES = 2, 3, 4
+EXAMPLES = {
+    "item_ids": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
+    "key_mask": torch.ones(BATCH, LENGTH, dtype=torch.bool),
+    "candidate_ids": torch.zeros(BATCH, CANDIDATES, dtype=torch.int64),
 }
 
 
-class EmbeddingGraph(nn.Module):
-    """item_ids, key_mask -> user_embedding."""
+class PlainEncoder(nn.Module):
+    """An encoder as it is, with the outputs of `ServedEncoder`."""
 
     def __init__(self, encoder: UserEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.score = encoder.score
 
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> Tensor:
-        """(B, L), (B, L) to (B, D)."""
-        return self.encoder.encode(item_ids, key_mask)[0]
-
-
-class AttentionGraph(EmbeddingGraph):
-    """The same, and attention_pooled (B, H, 1 + L)."""
-
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # one more output
-        """(B, L), (B, L) to (B, D), (B, H, 1 + L)."""
-        return self.encoder.encode(item_ids, key_mask)
+    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L), (B, L) to (B, D), (B, H, 1 + L), (B, blocks, H, 1 + L, 1 + L)."""
+        embedding, pooled = self.encoder.encode(item_ids, key_mask)
+        _, full = self.encoder.encode_full(item_ids, key_mask)
+        return embedding, pooled, full
 
 
-class FullAttentionGraph(EmbeddingGraph):
-    """The same, and attention_full (B, blocks, H, 1 + L, 1 + L)."""
+class ScoreGraph(nn.Module):
+    """The scores of an encoder with source-target attention."""
 
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # one more output
-        """(B, L), (B, L) to (B, D), (B, blocks, H, 1 + L, 1 + L)."""
-        return self.encoder.encode_full(item_ids, key_mask)
+    def __init__(self, encoder: ServedEncoder | PlainEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
 
-
-class ScoreGraph(EmbeddingGraph):
-    """item_ids, key_mask, candidate_ids -> scores (B, N), candidate_attention (B, N, H, L)."""
-
-    def forward(  # type: ignore[override]  # candidates come in, scores go out
+    def forward(
         self, item_ids: Tensor, key_mask: Tensor, candidate_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(B, L), (B, L), (B, N) to (B, N), (B, N, H, L)."""
         return self.encoder.score(item_ids, key_mask, candidate_ids)
 
 
-def graph_modules(encoder: UserEncoder) -> dict[GraphName, EmbeddingGraph]:
-    """The graphs that this architecture has, by name."""
-    graphs: dict[GraphName, EmbeddingGraph] = {
-        "embedding": EmbeddingGraph(encoder),
-        "attention": AttentionGraph(encoder),
-        "attention_full": FullAttentionGraph(encoder),
+def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
+    """The graphs of an architecture, with their inputs and outputs; axes of -1 are dynamic."""
+    heads = config.heads
+    shapes = ([-1, config.width], [-1, heads, -1], [-1, config.blocks, heads, -1, -1])
+    embedding, pooled, full = _outputs(OUTPUTS, shapes)
+    graphs: dict[GraphName, GraphFact] = {
+        "embedding": _graph("embedding", [embedding]),
+        "attention": _graph("attention", [embedding, pooled]),
+        "attention_full": _graph("attention_full", [embedding, full]),
     }
-    if encoder.config.max_length >= LONG and fuses_all_positions(encoder.config):
-        graphs["embedding_long"] = EmbeddingGraph(encoder)
-    if encoder.candidates is not None:
-        graphs["score"] = ScoreGraph(encoder)
+    attends_everywhere = config.blocks > 1 or config.pooling != "newest"
+    if config.max_length >= LONG_HISTORY and can_serve(config) and attends_everywhere:
+        graphs["embedding_long"] = _graph("embedding_long", [embedding], min_length=LONG_HISTORY)
+    if config.attention == "source_target":
+        scores = _outputs(SCORE_OUTPUTS, ([-1, -1], [-1, -1, heads, -1]))
+        graphs["score"] = _graph("score", scores, INPUTS)
     return graphs
 
 
-def graph_fact(name: GraphName, encoder: UserEncoder) -> GraphFact:
-    """Inputs and outputs of a graph; axes of -1 are dynamic."""
-    config = encoder.config
-    embedding = TensorFact(name="user_embedding", datatype="FP32", shape=[-1, config.width])
-    outputs: dict[GraphName, list[tuple[str, list[int]]]] = {
-        "embedding": [],
-        "embedding_long": [],
-        "attention": [("attention_pooled", [-1, config.heads, -1])],
-        "attention_full": [("attention_full", [-1, config.blocks, config.heads, -1, -1])],
-        "score": [("scores", [-1, -1]), ("candidate_attention", [-1, -1, config.heads, -1])],
-    }
-    facts = [TensorFact(name=n, datatype="FP32", shape=shape) for n, shape in outputs[name]]
-    inputs = ["item_ids", "key_mask"]
-    if name == "score":
-        inputs.append("candidate_ids")
-    else:
-        facts.insert(0, embedding)
-    return GraphFact(file=f"{name}.onnx", inputs=[INPUTS[i] for i in inputs], outputs=facts)
-
-
-def export_graphs(
-    encoder: UserEncoder, folder: Path, bounds: Mapping[str, Bounds] | None = None
-) -> dict[GraphName, GraphFact]:
+def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
     """Writes every graph, the shared weights and the item table into `folder`.
 
-    The graphs compute the encoder as `export.served` rearranges it, in 8 bits where it is given
-    bounds. ONNX checks them. They refer to their weights by file, offset and length, so ONNX
-    Runtime maps one copy for all.
+    Encoders with products for scores are rearranged, see `export.served`. ONNX checks the graphs.
+    They refer to their weights by file, offset and length, so ONNX Runtime maps one copy for all.
     """
     table = encoder.item_embedding.weight.detach().numpy()
     np.save(folder / ITEM_EMBEDDINGS, table)
-    facts: dict[GraphName, GraphFact] = {}
+    facts = graph_facts(encoder.config)
     with (folder / WEIGHTS).open("wb") as file:
         weights = ExternalWeights(file, table, (folder / ITEM_EMBEDDINGS).stat().st_size)
-        rearranged = served(encoder, bounds)
-        for name, module in graph_modules(rearranged).items():
-            in_pieces(rearranged, PIECES if name == "embedding_long" else 1)
-            facts[name] = graph_fact(name, encoder)
-            model = to_onnx(module.eval(), facts[name])
+        for model, names in _traced(encoder, facts):
             weights.move_out(model)
-            (folder / facts[name].file).write_bytes(model.SerializeToString())
+            for name in names:
+                path = folder / facts[name].file
+                path.write_bytes(_part(model, facts[name]).SerializeToString())
     for fact in facts.values():
         onnx.checker.check_model(str(folder / fact.file))
     return facts
 
 
-# At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
-# are taken for one.
-EXAMPLE = {
-    "item_ids": torch.zeros(2, 3, dtype=torch.int64),
-    "key_mask": torch.ones(2, 3, dtype=torch.bool),
-    "candidate_ids": torch.zeros(2, 4, dtype=torch.int64),
-}
+def _traced(
+    encoder: UserEncoder, facts: Mapping[GraphName, GraphFact]
+) -> Iterator[tuple[onnx.ModelProto, list[GraphName]]]:
+    """Each model that is traced, and the graphs that are parts of it."""
+    served = ServedEncoder(encoder) if can_serve(encoder.config) else PlainEncoder(encoder)
+    yield to_onnx(served, _examples(2), OUTPUTS), ["embedding", "attention", "attention_full"]
+    if "embedding_long" in facts:
+        in_pieces = ServedEncoder(encoder, LONG_PIECES)
+        yield to_onnx(in_pieces, _examples(2), OUTPUTS), ["embedding_long"]
+    if "score" in facts:
+        yield to_onnx(ScoreGraph(served), _examples(3), SCORE_OUTPUTS), ["score"]
 
 
 def to_onnx(
-    module: nn.Module, fact: GraphFact, example: Mapping[str, Tensor] = EXAMPLE
+    module: nn.Module, examples: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """A module as ONNX, every axis of its inputs dynamic; `example` holds a tensor an input."""
-    inputs = {tensor.name: example[tensor.name] for tensor in fact.inputs}
+    """A module as ONNX, every axis of its inputs dynamic; `examples` holds a tensor an input."""
     dynamic = torch.export.Dim.DYNAMIC
     # It reports every torchvision operator that it does without.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -148,25 +144,51 @@ def to_onnx(
         # From within torch.export, on copying its own trees.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
+            module.eval(),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=[tensor.name for tensor in fact.outputs],
-            dynamic_shapes=tuple(dict.fromkeys(range(x.ndim), dynamic) for x in inputs.values()),
+            input_names=list(examples),
+            output_names=outputs,
+            dynamic_shapes=tuple(dict.fromkeys(range(x.ndim), dynamic) for x in examples.values()),
             optimize=True,
             verbose=False,
         )
     assert program is not None  # noqa: S101  # None only where export goes to a file
-    model = program.model_proto
-    _strip(model)
-    return model
+    return _stripped(program.model_proto)
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Drops what the exporter notes for its own debugging: stack traces and file paths."""
-    for notes in (model.graph.node, model.graph.value_info, model.graph.initializer):
+def _examples(n_inputs: int) -> dict[str, Tensor]:
+    return {fact.name: EXAMPLES[fact.name] for fact in INPUTS[:n_inputs]}
+
+
+def _part(model: onnx.ModelProto, fact: GraphFact) -> onnx.ModelProto:
+    """The nodes and weights that a graph's outputs need."""
+    names = ([tensor.name for tensor in tensors] for tensors in (fact.inputs, fact.outputs))
+    return Extractor(model).extract_model(*names)
+
+
+def _outputs(names: Sequence[str], shapes: Sequence[list[int]]) -> list[TensorFact]:
+    return [
+        TensorFact(name=name, datatype="FP32", shape=shape)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+
+
+def _graph(
+    name: GraphName,
+    outputs: Sequence[TensorFact],
+    inputs: Sequence[InputFact] = INPUTS[:2],
+    min_length: int = 0,
+) -> GraphFact:
+    return GraphFact(
+        file=f"{name}.onnx", inputs=list(inputs), outputs=list(outputs), min_length=min_length
+    )
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what the exporter notes for its own debugging: stack traces and file paths."""
+    for notes in (model.graph.node, model.graph.initializer):
         for note in notes:
             note.ClearField("doc_string")
             note.ClearField("metadata_props")
@@ -176,6 +198,7 @@ def _strip(model: onnx.ModelProto) -> None:
     model.ClearField("metadata_props")
     # Shapes inside the graph are inferred again by ONNX Runtime.
     model.graph.ClearField("value_info")
+    return model
 
 
 @dataclass

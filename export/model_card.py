@@ -2,7 +2,7 @@
 
 import json
 
-from service.artifact import Facts, Manifest
+from persona.artifact.format import Facts, Manifest
 
 HEADER = """# {name}, version {version}
 
@@ -30,8 +30,7 @@ def model_card(manifest: Manifest) -> str:
         _section("Architecture", architecture.model_dump()),
         _training(manifest.training),
         _metrics(manifest.metrics),
-        _section("PyTorch against ONNX Runtime", manifest.parity),
-        _section("Products in 8 bits", manifest.int8),
+        _section("PyTorch against ONNX Runtime", manifest.parity.model_dump()),
         _section("Versions", dict(manifest.versions)),
     ]
     return "\n".join(part for part in parts if part)

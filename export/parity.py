@@ -1,6 +1,6 @@
 """PyTorch against ONNX Runtime over a grid of shapes, with every kind of history in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from export.errors import ParityError
-from export.graphs import graph_modules
-from model.attention import PaddingSide, mask_from_lengths
-from model.encoder import UserEncoder
-from service.artifact import GraphFact, GraphName
+from export.graphs import OUTPUTS, SCORE_OUTPUTS, PlainEncoder
+from model.network.attention import PaddingSide, mask_from_lengths
+from model.network.encoder import UserEncoder
+from persona.artifact.format import GraphFact, GraphName, ParityFact
 
 # Largest absolute difference of any output whose numbers stay below 1; where they do not, of the
 # largest of them: what is lost in a sum is lost of its largest terms.
 TOLERANCE = 1e-5
+BATCHES = (1, 2, 7, 16)
 SIDES: tuple[PaddingSide, ...] = ("left", "right")
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Case:
     length: int
     padding_side: PaddingSide
     worst_absolute_difference: float
-    largest_output: float  # without its sign
+    largest_output: float  # absolute
 
 
 def compare(encoder: UserEncoder, folder: Path, facts: dict[GraphName, GraphFact]) -> list[Case]:
@@ -43,36 +46,41 @@ def compare(encoder: UserEncoder, folder: Path, facts: dict[GraphName, GraphFact
     Raises:
         ParityError: an output differs by more than the tolerance, or is not finite.
     """
+    sessions = {
+        name: onnxruntime.InferenceSession(folder / fact.file, providers=["CPUExecutionProvider"])
+        for name, fact in facts.items()
+    }
     cases = []
-    for name, module in graph_modules(encoder).items():
-        session = onnxruntime.InferenceSession(
-            folder / facts[name].file, providers=["CPUExecutionProvider"]
-        )
-        for batch, length, side in _grid(encoder.config.max_length):
-            inputs = _inputs(encoder.n_items, batch, length, side, candidates=name == "score")
-            with torch.no_grad():
-                expected = module(*inputs.values())
-            expected = expected if isinstance(expected, tuple) else (expected,)
-            actual = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-            worst = max(map(_worst, actual, expected))
-            largest = max(float(output.abs().max()) for output in expected)
-            cases.append(Case(name, batch, length, side, worst, largest))
+    for shape in _grid(encoder.config.max_length):
+        inputs = _inputs(encoder.n_items, *shape, candidates=encoder.candidates is not None)
+        expected = _expected(encoder, inputs)
+        for name, fact in facts.items():
+            feeds = {tensor.name: inputs[tensor.name].numpy() for tensor in fact.inputs}
+            names = [tensor.name for tensor in fact.outputs]
+            actual = dict(zip(names, sessions[name].run(names, feeds), strict=True))
+            worst = max(difference(actual[output], expected[output]) for output in names)
+            largest = max(float(np.abs(expected[output]).max()) for output in names)
+            cases.append(Case(name, *shape, worst, largest))
     return cases
 
 
-def report(cases: list[Case]) -> dict[str, object]:
+def summary(cases: Sequence[Case]) -> ParityFact:
+    """The comparison as the manifest holds it."""
+    return ParityFact(
+        tolerance=TOLERANCE,
+        worst_absolute_difference=max(case.worst_absolute_difference for case in cases),
+        largest_output=max(case.largest_output for case in cases),
+    )
+
+
+def report(cases: Sequence[Case]) -> dict[str, object]:
     """The comparison as the artifact's `parity.json` holds it."""
-    return {
-        "tolerance": TOLERANCE,
-        "worst_absolute_difference": max(case.worst_absolute_difference for case in cases),
-        "largest_output": max(case.largest_output for case in cases),
-        "cases": [asdict(case) for case in cases],
-    }
+    return {**summary(cases).model_dump(), "cases": [asdict(case) for case in cases]}
 
 
 def _grid(max_length: int) -> Iterator[tuple[int, int, PaddingSide]]:
     lengths = sorted({1, 2, 3, max_length // 2 or 1, max_length})
-    yield from product((1, 2, 7, 16), lengths, SIDES)
+    yield from product(BATCHES, lengths, SIDES)
 
 
 def _inputs(
@@ -93,9 +101,25 @@ def _inputs(
     return inputs
 
 
-def _worst(actual: np.ndarray, expected: Tensor) -> float:
-    worst = float(np.abs(actual - expected.numpy()).max())
-    tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
+def _expected(encoder: UserEncoder, inputs: dict[str, Tensor]) -> Arrays:
+    """PyTorch's outputs, by name."""
+    item_ids, key_mask, *candidates = inputs.values()
+    with torch.no_grad():
+        outputs = dict(zip(OUTPUTS, PlainEncoder(encoder)(item_ids, key_mask), strict=True))
+        if candidates:
+            scores = encoder.score(item_ids, key_mask, *candidates)
+            outputs |= zip(SCORE_OUTPUTS, scores, strict=True)
+    return {name: output.numpy() for name, output in outputs.items()}
+
+
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest absolute difference of an output from PyTorch's.
+
+    Raises:
+        ParityError: it exceeds the tolerance, or is not a number.
+    """
+    worst = float(np.abs(actual - expected).max())
+    tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not worst <= tolerance:  # NaN fails this too
         raise ParityError(f"ONNX Runtime and PyTorch differ by {worst}, tolerance {tolerance}")
     return worst

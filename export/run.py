@@ -2,26 +2,22 @@
 
 from pathlib import Path
 
-from export.int8 import Int8
 from export.write import Description, write_artifact
-from model.recipe import Recipe
-from model.run import (
+from model.training.recipe import Recipe
+from model.training.run import (
     DATA,
     EVALUATION,
     TRAINING,
-    load_data,
     read_facts,
     read_item_ids,
     read_run_recipe,
-    split,
 )
-from model.train import load_encoder
-from service.artifact import Facts, open_artifact
+from model.training.train import load_encoder
+from persona.artifact.format import Facts, check_name
+from persona.artifact.reading import Artifact, open_artifact
 
 
-def export_run(
-    run: Path, name: str, version: str, root: Path, *, int8: bool = False, data: Path | None = None
-) -> tuple[Path, float]:
+def export_run(run: Path, name: str, version: str, root: Path) -> Artifact:
     """Exports the best checkpoint of a run.
 
     Args:
@@ -29,18 +25,14 @@ def export_run(
         name: of the artifact.
         version: of the artifact.
         root: folder of all artifacts.
-        int8: products in 8 bits: calibrated on the training clicks, checked on the validation's.
-        data: the click file for that, in place of the recipe's.
-
-    Returns:
-        The artifact's folder, and the largest difference between PyTorch and ONNX Runtime.
 
     Raises:
-        RecipeError: the folder holds no run.
-        ExportError: the version exists, the graphs differ, or 8 bits leave too little.
+        RecipeError: the folder holds no run, or a run without a checkpoint.
+        ArtifactError: the version exists, or the name or version is not allowed.
+        ParityError: ONNX Runtime's answers differ from PyTorch's.
     """
+    check_name(name, version)
     recipe = read_run_recipe(run)
-    clicks = _clicks(recipe, data) if int8 else None
     item_ids = read_item_ids(run)
     encoder = load_encoder(recipe.encoder, len(item_ids), run)
     about = Description(
@@ -48,17 +40,10 @@ def export_run(
         version=version,
         description=recipe.description,
         licence=recipe.data.licence,
-        training=_training(run, name, version, int8=int8),
+        training=_training(run, recipe, name, version),
         metrics=carried_metrics(run),
     )
-    folder = write_artifact(encoder, item_ids, about, root, clicks)
-    parity = open_artifact(folder).manifest.parity["worst_absolute_difference"]
-    return folder, float(str(parity))
-
-
-def _clicks(recipe: Recipe, data: Path | None) -> Int8:
-    parts = split(load_data(recipe, data)[0], recipe.data)
-    return Int8(parts.train, parts.validation, recipe.data.remove_seen)
+    return open_artifact(write_artifact(encoder, item_ids, about, root))
 
 
 def carried_metrics(run: Path) -> Facts:
@@ -68,11 +53,26 @@ def carried_metrics(run: Path) -> Facts:
     return {name: facts[name] for name in names if name in facts}
 
 
-def _training(run: Path, name: str, version: str, *, int8: bool) -> Facts:
-    recipe = read_run_recipe(run)
+def quality_warning(metrics: Facts) -> str | None:
+    """Why an artifact with these metrics may not be worth serving; None if nothing speaks so."""
+    scorers = metrics.get("scorers")
+    if not isinstance(scorers, dict):
+        return (
+            "the run has not been evaluated, so nobody knows whether it is better than popularity; "
+            "`persona evaluate` tells"
+        )
+    encoder, popularity = (scorers[name]["NDCG@10"] for name in ("encoder", "popularity"))
+    if encoder >= popularity:
+        return None
+    return (
+        f"NDCG@10 of the encoder is {encoder:.4f}, below the {popularity:.4f} of popularity: the "
+        "same list for everybody would be better"
+    )
+
+
+def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:
     data = read_facts(run, DATA)
     folder = f"runs/{name}"
-    rounded = f" --int8 --data {data['file']}" if int8 else ""
     return {
         "data": recipe.data.name,
         "credit": recipe.data.source,
@@ -84,8 +84,7 @@ def _training(run: Path, name: str, version: str, *, int8: bool) -> Facts:
                 f"--output {folder}"
             ),
             f"persona evaluate {folder} --data {data['file']}",
-            f"persona export {folder} --name {name} --version {version} --output artifacts"
-            + rounded,
+            f"persona export {folder} --name {name} --version {version} --output artifacts",
         ],
         "recipe": recipe.model_dump(mode="json"),
     }

@@ -1,5 +1,10 @@
-"""Training side: click files, the attention encoder, the training loop, evaluation.
+"""Training side: click files, the network, training, evaluation, and reports.
 
-Importing this package does not import PyTorch; `model.attention`, `model.encoder` and
-`model.train` do, and need the extra `train`.
+    clicks       histories from click files of every format
+    network      the attention encoder                        needs PyTorch
+    evaluation   metrics and baselines
+    training     recipes, the loop, the run folder            needs PyTorch
+    report       a run against the baselines, as a page       needs PyTorch
+
+Each room imports only rooms above it. Importing this package does not import PyTorch.
 """

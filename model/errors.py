@@ -1,14 +1,14 @@
-"""What goes wrong before and during training.
+"""Errors of the training side; each message is for the user to read.
 
-ModelError
-├── DataError       a click file cannot be used; names the file and the reason
-├── DownloadError   a public set could not be fetched or its checksum differs
-└── RecipeError     a recipe names an unknown or impossible choice
+ModelError          root
+├── DataError       a click file cannot be used
+├── DownloadError   a public data set cannot be fetched, or its checksum differs
+└── RecipeError     a recipe holds an unknown or impossible choice, or a run does not fit it
 """
 
 
 class ModelError(Exception):
-    """Root of this package's errors; the message is fit for a user to read."""
+    """Root of this package's errors."""
 
 
 class DataError(ModelError):
@@ -16,8 +16,8 @@ class DataError(ModelError):
 
 
 class DownloadError(ModelError):
-    """A public data set could not be fetched, or is not the file that was expected."""
+    """A public data set cannot be fetched, or is not the expected file."""
 
 
 class RecipeError(ModelError):
-    """A recipe names an unknown or impossible choice."""
+    """A recipe holds an unknown or impossible choice, or a run does not fit it."""

@@ -1,1 +1,36 @@
-"""The command line: one verb a module, each importing the room it needs when it runs."""
+"""Turns click histories into user embeddings, and shows which clicks an embedding looked at.
+
+    Client, AsyncClient   ask a service over HTTP
+    Engine                computes in this process; needs the extra `engine`
+    score_file            scores a whole file with any of them
+
+A name is imported when it is first used, so that each needs only its own dependencies.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from persona.client import AsyncClient, Client
+    from persona.contract import PersonaError
+    from persona.engine import Engine
+    from persona.scoring import score_file
+
+__all__ = ["AsyncClient", "Client", "Engine", "PersonaError", "__version__", "score_file"]
+__version__: str
+
+MODULES = {
+    "AsyncClient": "persona.client",
+    "Client": "persona.client",
+    "Engine": "persona.engine",
+    "PersonaError": "persona.contract",
+    "score_file": "persona.scoring",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("persona-encoder")
+    if name not in MODULES:
+        raise AttributeError(f"module 'persona' has no attribute '{name}'")
+    return getattr(import_module(MODULES[name]), name)

@@ -1,5 +1,5 @@
 """`python -m persona` is `persona`."""
 
-from persona.cli import main
+from persona.cli.app import main
 
 main()

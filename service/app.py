@@ -1,29 +1,40 @@
-"""The web application: routes, errors in one shape, metrics around every request."""
+"""The web application: routes of the protocols, health, metrics, and a border around requests."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any, Literal
 
-import orjson
 from fastapi import FastAPI, Request, Response
-from prometheus_client import Counter
+from prometheus_client import Histogram
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import Overloaded, Place, ServiceError
+from persona.contract import PersonaError
 from service.lifecycle import Service
 from service.logs import frames
-from service.metrics import REQUESTS, SECONDS
-from service.routes import JsonRoute, bodies, plain
+from service.metrics import REQUESTS, SECONDS, exposition
+from service.protocols.native.errors import answer_to, error_answer
+from service.protocols.native.routes import VERBS, plain, posted
+from service.protocols.native.schema import ErrorResponse
 from service.settings import Settings
+
+_INTERNAL_ERROR = error_answer(500, "internal", "internal error")
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> "Application":
+class Health(BaseModel):
+    """The state of this worker."""
+
+    status: Literal["live", "ready"]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without settings, from the environment's PERSONA_* variables."""
     service = Service(settings or Settings())
 
@@ -35,39 +46,34 @@ def create_app(settings: Settings | None = None) -> "Application":
             loading.cancel()
 
     app = Application(
+        service,
         title="Persona",
         description="Turns click histories into user embeddings, and shows what it looked at.",
         version=version("persona-encoder"),
         lifespan=lifespan,
     )
-    app.service = service
-    app.include_router(bodies)
+    app.include_router(posted)
     app.include_router(plain)
-    app.add_exception_handler(ServiceError, _answer_service_error)
+    _add_health(app, service)
+    app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, lambda _request, _error: _internal_error())
-    app.open_border()
+    app.add_exception_handler(Exception, lambda _request, _error: _INTERNAL_ERROR.response())
     return app
 
 
 class Application(FastAPI):
-    """FastAPI with a border around it, which counts and times requests and lets no exception out.
+    """FastAPI with a border, which counts and times requests and lets no exception out.
 
-    `direct` are the routes of posted bodies by their path, for `service.direct_protocol`; what goes
-    through FastAPI has the same border in `__call__`.
+    Posted bodies at a plain path are answered before FastAPI's middleware and routing, which take
+    longer than a short history: SHORTCUT. All else, and everything where there is
+    middleware of somebody's own, goes through FastAPI to the same `Verb.answer`.
     """
 
-    service: Service
-    direct: Mapping[bytes, JsonRoute]
-
-    def open_border(self) -> None:
-        """Takes the routes as they are now; call it when all are there."""
-        self.direct = {
-            route.path.encode(): route for route in bodies.routes if isinstance(route, JsonRoute)
-        }
-        routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
-        self._seconds = {route: SECONDS.labels(route) for route in routes}
-        self._answered: dict[tuple[str, int], Counter] = {}
+    def __init__(self, service: Service, **options: Any) -> None:
+        super().__init__(**options)
+        self.state.service = service
+        self._service = service
+        self._seconds: dict[str, Histogram] = {}  # by route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the lifespan."""
@@ -75,6 +81,7 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
+        verb = VERBS.get(scope["path"]) if scope["method"] == "POST" else None
 
         async def noting_send(message: Message) -> None:
             nonlocal status
@@ -82,46 +89,50 @@ class Application(FastAPI):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, noting_send)
+            if verb is None or self.user_middleware:
+                await super().__call__(scope, receive, noting_send)
+            else:
+                answer = await verb.answer(self._service, scope["headers"], receive)
+                await answer.send(noting_send)
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
-            refusal = self.refusal(error, scope["method"], scope["path"])
+            # Without the query string and without the error's message: either may quote a history.
+            logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))  # noqa: TRY400  # see above
             if not status:
-                await refusal(scope, receive, noting_send)
-        self.count(scope["path"], status, time.perf_counter() - started)
+                await _INTERNAL_ERROR.send(noting_send)
+        self._count(scope["path"], status, time.perf_counter() - started)
 
-    def refusal(self, error: Exception, method: str, path: str) -> Response:
-        """The response to a request that failed; what nobody foresaw is logged."""
-        if isinstance(error, ServiceError):
-            return _answer_service_error(None, error)
-        # Without the query string and without the error's message: either may quote a history.
-        logger.error("%s %s failed\n%s", method, path, frames(error))
-        return _internal_error()
-
-    def count(self, path: str, status: int, seconds: float) -> None:
-        """Counts an answered request."""
+    def _count(self, path: str, status: int, seconds: float) -> None:
+        if not self._seconds:
+            routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
+            self._seconds.update({route: SECONDS.labels(route) for route in routes})
         route = path if path in self._seconds else "other"
-        answered = self._answered.get((route, status))
-        if answered is None:
-            answered = self._answered[route, status] = REQUESTS.labels(route, status)
-        self.service.tally.answered(answered, self._seconds[route], seconds)
+        self._service.tally.count(REQUESTS, route, str(status))
+        self._seconds[route].observe(seconds)
 
 
-def _error(status: int, code: str, message: str, path: Place = ()) -> Response:
-    error = {"code": code, "message": message, "path": path}
-    return Response(orjson.dumps({"error": error}), status, media_type="application/json")
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/health/live", tags=["health"])
+    async def live() -> Health:
+        """200 while the worker's event loop turns."""
+        return Health(status="live")
+
+    @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
+    async def ready() -> Health:
+        """200 when the artifacts are verified and warm, until the worker is asked to end."""
+        service.require_ready()
+        return Health(status="ready")
+
+    @app.get("/metrics", tags=["health"], response_class=Response)
+    async def metrics() -> Response:
+        """Prometheus metrics, summed over the workers."""
+        service.tally.flush()
+        return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _internal_error() -> Response:
-    return _error(500, ServiceError.code, "internal error")
-
-
-def _answer_service_error(_request: Request | None, error: Exception) -> Response:
-    if not isinstance(error, ServiceError):
+def _answer_persona_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, PersonaError):
         raise error
-    response = _error(error.status, error.code, error.message, error.path)
-    if isinstance(error, Overloaded):
-        response.headers["Retry-After"] = "1"
-    return response
+    return answer_to(error).response()
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -130,6 +141,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
-    response = _error(error.status_code, codes.get(error.status_code, "http_error"), message)
+    code = codes.get(error.status_code, "http_error")
+    response = error_answer(error.status_code, code, message).response()
     response.headers.update(error.headers or {})
     return response

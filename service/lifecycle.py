@@ -10,56 +10,58 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal
 
-from service.artifact import find_artifacts
-from service.errors import ArtifactError, ModelNotFound, NotReady
+from persona.artifact import ArtifactError
+from persona.contract import NotReady
+from persona.engine import Engine
+from persona.engine.session import flush_subnormals
+from persona.engine.timeouts import Timeouts
 from service.logs import frames
 from service.metrics import READY, Tally, forget_worker
-from service.models import Model, load
 from service.settings import Settings
-from service.subnormals import flushed_subnormals
 
-YOUNG_OBJECTS = 20_000  # that the garbage collector lets come before it looks; Python says 700
+YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
 
 logger = logging.getLogger(__name__)
 
 
 class Service:
-    """The models of one worker, and whether it is fit to answer for them."""
+    """The engine of one worker, and whether it is fit to answer."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tally = Tally()
-        self._models: dict[str, Model] = {}
+        self.timeouts = Timeouts()
+        self._engine: Engine | None = None
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"
         self._reason = "loading the artifacts"
         self._loaded = asyncio.Event()  # or broken
 
     async def load(self) -> None:
-        """Opens, proves and warms up every artifact in a thread, so that the worker stays live."""
+        """Opens every artifact in a thread, so that the worker stays live."""
         try:
-            models = await asyncio.to_thread(self._load_all)
+            engine = await asyncio.to_thread(self._open)
         except ArtifactError as error:
-            self._turn("broken", error.message)
-            logger.critical("not ready: %s", error.message)
+            self._turn("broken", str(error))
+            logger.critical("not ready: %s", error)
         except Exception as error:  # noqa: BLE001  # the process stays up to say what is wrong
             self._turn("broken", f"loading the artifacts failed: {type(error).__name__}")
             logger.critical("loading the artifacts failed\n%s", frames(error))
         else:
-            self._models = {model.artifact.manifest.name: model for model in models}
+            self._engine = engine
             _spare_the_garbage_collector()
             if self._state == "starting":
                 self._turn("ready", "")
-                logger.info("ready: %s", ", ".join(self._models))
+                names = [model.manifest.name for model in engine.registry.models]
+                logger.info("ready: %s", ", ".join(names))
         finally:
             self._loaded.set()
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether loading has ended, well or not."""
-        return self._loaded.is_set()
+    def _open(self) -> Engine:
+        settings = self.settings
+        return Engine.open(settings.artifacts, limits=settings.limits(), on_run=self.tally.add_run)
 
     async def loaded(self) -> None:
-        """Waits for the end of loading, at most as long as a request may take.
+        """Waits until loading has ended, at most as long as a request may take.
 
         Workers share a port: once one of them is ready, requests reach those that are not.
         """
@@ -67,10 +69,6 @@ class Service:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.deadline_ms / 1000):
                     await self._loaded.wait()
-
-    def _load_all(self) -> list[Model]:
-        root = self.settings.artifacts
-        return [load(folder, self.settings, self.tally) for folder in find_artifacts(root)]
 
     def drain(self) -> None:
         """From now on `/health/ready` is 503, while requests are still answered."""
@@ -89,31 +87,15 @@ class Service:
         if self._state != "ready":
             raise NotReady(f"{self._state}: {self._reason}")
 
-    def models(self) -> list[Model]:
-        """All loaded models, the default first.
+    def engine(self) -> Engine:
+        """What answers queries.
 
         Raises:
             NotReady: the artifacts are not loaded.
         """
-        if not self._models:
+        if self._engine is None:
             raise NotReady(f"{self._state}: {self._reason}")
-        return list(self._models.values())
-
-    def model(self, name: str | None) -> Model:
-        """The model of that name; the default if there is none.
-
-        Raises:
-            NotReady: the artifacts are not loaded.
-            ModelNotFound: no such model.
-        """
-        first = self.models()[0]
-        if name is None:
-            return first
-        found = self._models.get(name)
-        if found is None:
-            known = ", ".join(self._models)
-            raise ModelNotFound(f"no model '{name:.60}'; loaded: {known}", path=("model",))
-        return found
+        return self._engine
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -121,8 +103,9 @@ class Service:
 
         To be entered by the thread that computes, before anything is loaded.
         """
+        flush_subnormals()
         try:
-            with flushed_subnormals(), _delayed_exit(self.drain, self.settings.drain_seconds):
+            with _delayed_exit(self.drain, self.settings.drain_seconds):
                 yield
         finally:
             self.drain()
@@ -131,9 +114,9 @@ class Service:
 
 
 def _spare_the_garbage_collector() -> None:
-    """Takes what was loaded out of its sight, and lets it look at requests less often.
+    """Hides what was loaded from the garbage collector, and lets it look at requests less often.
 
-    Their lists of ids have no cycles, and each look goes through every id of them.
+    Their lists of ids have no cycles, and each look visits every id.
     """
     gc.collect()
     gc.freeze()

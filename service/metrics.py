@@ -1,14 +1,12 @@
 """What `/metrics` tells Prometheus, added up over all workers.
 
-With several workers `persona serve` sets PROMETHEUS_MULTIPROC_DIR, a folder that each worker
-maps its values into; whichever worker is asked sums them.
+With several workers `persona serve` sets PROMETHEUS_MULTIPROC_DIR, a folder that each worker maps
+its values into; whichever worker is asked adds them up.
 """
 
 import asyncio
-import collections
 import os
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections import Counter as Counts
 
 from prometheus_client import (
     REGISTRY,
@@ -20,23 +18,13 @@ from prometheus_client import (
     multiprocess,
 )
 
+from persona.engine.batcher import RunStats
+
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-FLUSH_S = 0.02  # a worker tells the others what it counted this much later
-
-
-class Durations(Histogram):
-    """A histogram that is told of many observations at once: `observe` takes 2 µs for each."""
-
-    def observe_all(self, amounts: Sequence[float]) -> None:
-        """Observes each of the amounts."""
-        self._sum.inc(sum(amounts))
-        buckets = (bisect_left(self._upper_bounds, amount) for amount in amounts)
-        for bucket, n in collections.Counter(buckets).items():
-            self._buckets[bucket].inc(n)
-
+FLUSH_S = 0.02  # how much later the other workers see what this one counted
 
 REQUESTS = Counter("persona_requests", "Answered requests", ["route", "status"])
-SECONDS = Durations(
+SECONDS = Histogram(
     "persona_request_seconds",
     "From the request's headers to the response's last byte",
     ["route"],
@@ -45,10 +33,10 @@ SECONDS = Durations(
 RUNS = Counter("persona_runs", "Runs of a graph", ["model"])
 HISTORIES = Counter("persona_histories", "Histories computed", ["model"])
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", ["model"])
+COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
 QUEUED_TOKENS = Gauge(
     "persona_queued_tokens", "Tokens that wait", ["model"], multiprocess_mode="livesum"
 )
-COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
 
 
@@ -59,49 +47,31 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._counted: dict[Counter, int] = {}
-        self._seen: dict[Gauge, int] = {}
-        self._observed: dict[Durations, list[float]] = collections.defaultdict(list)
+        self._counts: Counts[tuple[Counter, tuple[str, ...]]] = Counts()
+        self._queued: dict[str, int] = {}  # tokens, by model
 
-    def count(self, counter: Counter, amount: int = 1) -> None:
+    def count(self, counter: Counter, *labels: str, amount: int = 1) -> None:
         """Adds to a counter."""
-        if not self._counted:
+        if not self._counts:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-        self._counted[counter] = self._counted.get(counter, 0) + amount
+        self._counts[counter, labels] += amount
 
-    def answered(self, requests: Counter, duration: Durations, seconds: float) -> None:
-        """Counts a request and how long it took."""
-        self.count(requests)
-        self._observed[duration].append(seconds)
+    def add_run(self, model: str, stats: RunStats) -> None:
+        """Counts one run of a graph."""
+        self.count(RUNS, model)
+        self.count(HISTORIES, model, amount=stats.histories)
+        self.count(REAL_TOKENS, model, amount=stats.tokens)
+        self.count(COMPUTED_TOKENS, model, amount=stats.computed_tokens)
+        self._queued[model] = stats.queued_tokens
 
     def flush(self) -> None:
         """Makes all of it known."""
-        for counter, amount in self._counted.items():
-            counter.inc(amount)
-        for gauge, value in self._seen.items():
-            gauge.set(value)
-        for durations, seconds in self._observed.items():
-            durations.observe_all(seconds)
-        self._counted.clear()
-        self._seen.clear()
-        self._observed.clear()
-
-    def of_runs(self, model: str) -> Callable[[int, int, int, int], None]:
-        """What a model's batcher calls after each run: with what the run took and left."""
-        runs, histories = RUNS.labels(model), HISTORIES.labels(model)
-        real, computed = REAL_TOKENS.labels(model), COMPUTED_TOKENS.labels(model)
-        queued = QUEUED_TOKENS.labels(model)
-
-        def on_run(
-            n_histories: int, real_tokens: int, computed_tokens: int, queued_tokens: int
-        ) -> None:
-            self.count(runs)
-            self.count(histories, n_histories)
-            self.count(real, real_tokens)
-            self.count(computed, computed_tokens)
-            self._seen[queued] = queued_tokens
-
-        return on_run
+        for (counter, labels), amount in self._counts.items():
+            (counter.labels(*labels) if labels else counter).inc(amount)
+        for model, tokens in self._queued.items():
+            QUEUED_TOKENS.labels(model).set(tokens)
+        self._counts.clear()
+        self._queued.clear()
 
 
 def exposition() -> bytes:
@@ -113,7 +83,7 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
-def forget_worker() -> None:
-    """Takes this worker's gauges out of the sums when it ends."""
+def forget_worker(process_id: int | None = None) -> None:
+    """Takes a worker's gauges out of the sums when it has ended; by default this one's."""
     if MULTIPROCESS_FOLDER in os.environ:
-        multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # the package is half typed
+        multiprocess.mark_process_dead(process_id or os.getpid())  # type: ignore[no-untyped-call]  # the package is half typed

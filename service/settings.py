@@ -1,11 +1,14 @@
-"""Every knob of the service, read from PERSONA_* variables; docs/configuration.md explains each."""
+"""The service's settings, read from PERSONA_* variables; docs/configuration.md explains each."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from persona.engine import Limits
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -29,6 +32,10 @@ class Settings(BaseSettings):
     deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+
+    def limits(self) -> Limits:
+        """Those of the settings that the engine holds."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
 
 def cpu_limit(cgroup: Path = CGROUP) -> int:

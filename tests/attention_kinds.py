@@ -1,18 +1,18 @@
-"""Every attention that the three choices and the number of heads make: 4 x 2 x 2 x 3 = 48."""
+"""All combinations of attention, similarity, normalisation and heads: 2 x 4 x 2 x 3 = 48."""
 
 from itertools import product
 from typing import NamedTuple
 
 import pytest
 
-from model.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
-from model.encoder import AttentionKind, EncoderConfig
+from model.network.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
+from model.network.encoder import AttentionKind, EncoderConfig
 
 KINDS: tuple[AttentionKind, ...] = ("self", "source_target")
 
 
 class Kind(NamedTuple):
-    """One attention."""
+    """One combination."""
 
     attention: AttentionKind
     similarity: Similarity
@@ -29,7 +29,7 @@ ALL = [Kind(*choice) for choice in product(KINDS, SIMILARITIES, NORMALISATIONS, 
 
 
 def each(kinds: list[Kind]) -> pytest.MarkDecorator:
-    """Runs a test for each kind, with prose for a name."""
+    """Runs a test for each kind, with readable ids."""
     return pytest.mark.parametrize(
         "kind",
         kinds,

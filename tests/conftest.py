@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from export.write import Description, write_artifact
-from model.encoder import EncoderConfig, UserEncoder
+from model.network.encoder import EncoderConfig, UserEncoder
+
+# pytest runs a process for each core: further threads would only wait for each other.
+torch.set_num_threads(1)
 
 TINY = EncoderConfig(width=16, heads=2, blocks=2, max_length=12)
 TINY_ITEMS = [f"item {number}" for number in range(20)]

@@ -1,6 +1,9 @@
 """A real service on a free port, in a thread of the test's process."""
 
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +14,6 @@ from typing import Any
 import httpx
 import uvicorn
 
-from persona.serve import HTTP
 from service.app import create_app
 from service.settings import Settings
 
@@ -23,7 +25,8 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Waits for what must come true; the limit only ends a test that hangs."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "this never came true"
@@ -46,7 +49,7 @@ def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[h
     config = uvicorn.Config(
         app,
         port=port,
-        http=HTTP,
+        http="httptools",
         access_log=False,
         log_level="critical",
         ws="none",
@@ -64,3 +67,24 @@ def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[h
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def running_service(artifacts: Path) -> Iterator[str]:
+    """Address of `persona serve` in a process of its own, once it is ready."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--artifacts", str(artifacts), "--port", str(port)]
+    command = [sys.executable, "-m", "persona", "serve", *options]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+        try:
+            ready = f"{url}/health/ready"
+            wait_until(lambda: process.poll() is not None or status_of(ready) == 200)
+            log.seek(0)
+            assert process.poll() is None, log.read()
+            yield url
+        finally:
+            process.terminate()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import (
+from model.network.attention import (
     SIMILARITIES,
     Attention,
     MaskMode,

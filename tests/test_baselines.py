@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.baselines import ItemKNN, Markov, Popularity, RepeatLast
+from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast
 from tests.small import of
 
 UNKNOWN = 4  # index of unknown items in a catalogue of four

@@ -47,23 +47,15 @@ def test_batches_hold_that_many_histories_each() -> None:
 
 def test_a_ratio_is_of_medians_and_to_the_best_of_several() -> None:
     of = {
-        "Persona, int8": [20.0, 90.0, 10.0],
+        "Persona": [20.0, 90.0, 10.0],
         "LitServe": [2.0, 1.0, 3.0],
         "BentoML": [4.0, 4.0, 4.0],
     }
     assert ratios(of, "news") == {"online_vs_best_python_peer_news": (5.0, 7.0)}
 
 
-def test_fp32_stands_beside_int8_without_a_target() -> None:
-    of = {"Persona": [4.0], "Persona, int8": [5.0], "reference loop": [2.0]}
-    assert ratios(of, "films") == {
-        "online_vs_reference_films": (2.5, 1.0),
-        "online_fp32_vs_reference_films": (2.0, None),
-    }
-
-
 def test_mosec_has_a_target_for_each_mix() -> None:
-    of = {"Persona, int8": [4.0], "mosec": [2.0]}
+    of = {"Persona": [4.0], "mosec": [2.0]}
     assert ratios(of, "news") == {"online_vs_mosec_news": (2.0, 1.5)}
     assert ratios(of, "films") == {"online_vs_mosec_films": (2.0, 2.0)}
 

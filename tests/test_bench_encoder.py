@@ -12,8 +12,8 @@ from bench import ablations, quality
 from bench.rectools import SAME, SHIPPED, THEIRS, our_epoch, ratio, same_sizes
 from bench.trained import CALLS, Trained, seeded, trained
 from bench.trainers.job import Job, load_split, newest, save_split
-from model.histories import leave_one_out
-from model.run import TRAINING
+from model.clicks.histories import leave_one_out
+from model.training.run import TRAINING
 from tests.small import of
 
 RECIPE = """

@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import json
-import subprocess
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any
@@ -14,9 +13,25 @@ import numpy as np
 import pytest
 import stamina
 
-import client as package
-from client import AsyncClient, Client, ClientError, Limits
-from client.wire import encode_calls
+from persona.client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    Limits,
+    ModelChanged,
+    ServerError,
+    UnexpectedAnswer,
+)
+from persona.client.wire import Call, encode_calls, read
+from persona.contract import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    PersonaError,
+    RequestTooLarge,
+)
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Path = Sequence[str | int]
@@ -46,10 +61,21 @@ def answer(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"model": "fake", "version": "1", "users": users})
 
 
+def scored(*scores: float | None, attention: Any = None, histories: int = 1) -> httpx.Response:
+    """What the service answers to a request for the scores of some histories."""
+    user = {"id": None, "used": 1, "truncated": 0, "unknown": 0, "scores": scores}
+    user |= {} if attention is None else {"attention": attention}
+    return httpx.Response(200, json={"model": "fake", "version": "1", "users": [user] * histories})
+
+
 def refusal(
-    status: int, path: Path = (), code: str = "a code", headers: Headers = None
+    status: int,
+    path: Path = (),
+    code: str = "a code",
+    headers: Headers = None,
+    message: str = "what is wrong",
 ) -> httpx.Response:
-    error = {"code": code, "message": "what is wrong", "path": path}
+    error = {"code": code, "message": message, "path": path}
     return httpx.Response(status, json={"error": error}, headers=headers)
 
 
@@ -110,26 +136,85 @@ def test_no_histories_are_one_request_that_the_service_may_judge() -> None:
         assert client.encode([]).embeddings.shape == (0, 0)
 
 
-def test_the_path_of_an_error_counts_from_the_first_history_of_the_call() -> None:
-    answers = Answers(answer, refusal(422, ["histories", 3, 0]))
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        (["histories", 3, 5], (3, 5, None)),
+        (["histories", 3, "items", 5], (3, 5, None)),
+        (["histories", 3], (3, None, None)),
+        (["candidates", 2], (None, None, 2)),
+        (["attention"], (None, None, None)),
+        ([], (None, None, None)),
+    ],
+)
+def test_an_invalid_request_names_history_click_and_candidate(path: Path, place: Any) -> None:
+    with (
+        client_of(Answers(refusal(422, path))) as client,
+        pytest.raises(InvalidRequest) as caught,
+    ):
+        client.score([["a"]] * 4, ["a", "b", "c"])
+    assert (caught.value.history, caught.value.click, caught.value.candidate) == place
+
+
+def test_a_candidate_of_its_own_list_is_named_with_its_history() -> None:
+    answers = Answers(scored(0.5, histories=10), refusal(422, ["candidates", 3, 1]))
     with (
         client_of(answers, limits=Limits(histories=10)) as client,
-        pytest.raises(package.InvalidRequest) as caught,
+        pytest.raises(InvalidRequest) as caught,
+    ):
+        client.score([["a"]] * 20, [["a"]] * 20)
+    assert (caught.value.history, caught.value.candidate) == (13, 1)
+
+
+def test_an_error_counts_histories_over_the_whole_call() -> None:
+    said = "history 3, item 0: unknown item 'history 3'"
+    answers = Answers(answer, refusal(422, ["histories", 3, 0], message=said))
+    with (
+        client_of(answers, limits=Limits(histories=10)) as client,
+        pytest.raises(InvalidRequest) as caught,
     ):
         client.encode([["a"]] * 20)
-    assert caught.value.path == ("histories", 13, 0)
+    assert caught.value.history == 13
+    assert str(caught.value) == "history 13, item 0: unknown item 'history 3'"
 
 
-def test_a_shared_candidate_in_an_errors_path_keeps_its_index() -> None:
-    scored = {"id": None, "used": 1, "truncated": 0, "unknown": 0, "scores": [0.5] * 2}
-    first = httpx.Response(200, json={"model": "fake", "version": "1", "users": [scored] * 10})
-    answers = Answers(first, refusal(422, ["candidates", 1]))
+def test_a_shared_candidate_in_a_later_part_keeps_its_index() -> None:
+    answers = Answers(scored(0.5, 0.5, histories=10), refusal(422, ["candidates", 1]))
     with (
         client_of(answers, limits=Limits(histories=10)) as client,
-        pytest.raises(package.InvalidRequest) as caught,
+        pytest.raises(InvalidRequest) as caught,
     ):
         client.score([["a"]] * 20, ["a", "b"])
-    assert caught.value.path == ("candidates", 1)
+    assert (caught.value.history, caught.value.candidate) == (None, 1)
+
+
+def test_the_version_travels_only_when_it_is_given() -> None:
+    bodies = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return answer(request)
+
+    with client_of(handler) as client:
+        client.encode([["a"]], version="7")
+        client.encode([["a"]])
+    assert bodies[0]["version"] == "7"
+    assert not {"version", "model"} & bodies[1].keys()
+
+
+def test_the_null_score_of_an_unknown_candidate_is_nan() -> None:
+    with client_of(Answers(scored(0.5, None, -1.0))) as client:
+        (user,) = client.score([["a"]], ["a", "unknown", "b"]).users
+    assert user.scores.dtype == np.float32
+    np.testing.assert_array_equal(user.scores, [0.5, np.nan, -1.0])
+
+
+def test_no_candidates_give_attention_without_candidates() -> None:
+    answers = Answers(scored(attention={"items": ["a"], "weights": []}))
+    with client_of(answers) as client:
+        (user,) = client.score([["a"]], [], attention=True).users
+    assert user.attention is not None
+    assert user.attention.weights.shape == (0, 0, 1)
 
 
 def test_requests_for_scores_stay_within_the_limit_of_scores() -> None:
@@ -138,9 +223,7 @@ def test_requests_for_scores_stay_within_the_limit_of_scores() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         asked.append(len(body["histories"]) * len(body["candidates"]))
-        scored = {"id": 1, "used": 1, "truncated": 0, "unknown": 0, "scores": [0.0, 1.0, 2.0]}
-        users = [scored] * len(body["histories"])
-        return httpx.Response(200, json={"model": "fake", "version": "1", "users": users})
+        return scored(0.0, 1.0, 2.0, histories=len(body["histories"]))
 
     with client_of(handler, limits=Limits(scores=12)) as client:
         assert len(client.score([["a"]] * 10, ["a", "b", "c"])) == 10
@@ -148,49 +231,49 @@ def test_requests_for_scores_stay_within_the_limit_of_scores() -> None:
 
 
 def test_lists_of_candidates_and_histories_must_be_as_many() -> None:
-    with client_of(answer) as client, pytest.raises(package.InvalidRequest, match="1 lists"):
+    with client_of(answer) as client, pytest.raises(InvalidRequest, match="1 lists"):
         client.score([["a"], ["b"]], [["a"]])
 
 
 def test_an_id_that_json_cannot_write_is_named_with_its_place() -> None:
-    with client_of(answer) as client, pytest.raises(package.InvalidRequest) as caught:
+    with client_of(answer) as client, pytest.raises(InvalidRequest) as caught:
         client.encode([["a"], [object()]])  # type: ignore[list-item]  # the mistake under test
-    assert caught.value.path == ("histories", 1)
+    assert caught.value.history == 1
 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (404, "model_not_found", package.ModelNotFound),
-        (404, "not_found", package.UnexpectedAnswer),
-        (413, "body_too_large", package.BodyTooLarge),
-        (422, "invalid_request", package.InvalidRequest),
-        (429, "overloaded", package.Overloaded),
-        (500, "internal", package.ServerError),
-        (503, "not_ready", package.NotReady),
-        (504, "deadline_exceeded", package.DeadlineExceeded),
-        (418, "teapot", package.UnexpectedAnswer),
+        (404, "model_not_found", ModelNotFound),
+        (404, "not_found", UnexpectedAnswer),
+        (413, "body_too_large", RequestTooLarge),
+        (422, "invalid_request", InvalidRequest),
+        (429, "overloaded", Overloaded),
+        (500, "internal", ServerError),
+        (503, "not_ready", NotReady),
+        (504, "deadline_exceeded", DeadlineExceeded),
+        (418, "teapot", UnexpectedAnswer),
     ],
 )
-def test_a_status_becomes_its_error(status: int, code: str, kind: type[ClientError]) -> None:
+def test_a_status_becomes_its_error(status: int, code: str, kind: type[PersonaError]) -> None:
     with client_of(Answers(refusal(status, code=code))) as client:
         with pytest.raises(kind, match="what is wrong") as caught:
             client.encode([["a"]])
         assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("passing", [refusal(429), refusal(503), refusal(504)])
-def test_a_passing_trouble_is_tried_again(passing: httpx.Response) -> None:
-    answers = Answers(passing, httpx.ConnectError("refused"), answer)
+@pytest.mark.parametrize("failure", [refusal(429), refusal(503), refusal(504)])
+def test_a_temporary_failure_is_tried_again(failure: httpx.Response) -> None:
+    answers = Answers(failure, httpx.ConnectError("refused"), answer)
     with client_of(answers) as client:
         assert len(client.encode([["a"]])) == 1
     assert answers.count == 3
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
-def test_a_lasting_trouble_is_not_tried_again(status: int) -> None:
+def test_a_lasting_failure_is_not_tried_again(status: int) -> None:
     answers = Answers(refusal(status))
-    with client_of(answers) as client, pytest.raises(ClientError):
+    with client_of(answers) as client, pytest.raises(PersonaError):
         client.encode([["a"]])
     assert answers.count == 1
 
@@ -199,7 +282,7 @@ def test_the_last_error_comes_through_when_the_attempts_are_used_up() -> None:
     answers = Answers(httpx.ConnectError("refused"))
     with (
         client_of(answers, attempts=3) as client,
-        pytest.raises(package.ConnectionFailed, match="http://service: refused"),
+        pytest.raises(ConnectionFailed, match="http://service: refused"),
     ):
         client.encode([["a"]])
     assert answers.count == 3
@@ -207,39 +290,69 @@ def test_the_last_error_comes_through_when_the_attempts_are_used_up() -> None:
 
 def test_the_pause_is_what_the_service_asks_for() -> None:
     with client_of(answer) as client:
-        assert client._retry_when(package.Overloaded("later", retry_after=2.5)) == 2.5
-        assert client._retry_when(package.Overloaded("later")) is True
+        error = Overloaded("later")
+        assert client._retry_when(error) is True
+        error.retry_after_s = 2.5
+        assert client._retry_when(error) == 2.5
 
 
 def test_a_pause_beyond_the_time_for_retries_is_not_awaited() -> None:
     answers = Answers(refusal(429, headers={"Retry-After": "3600"}))
-    with client_of(answers) as client, pytest.raises(package.Overloaded) as caught:
+    with client_of(answers) as client, pytest.raises(Overloaded) as caught:
         client.encode([["a"]])
-    assert (caught.value.retry_after, answers.count) == (3600, 1)
+    assert (caught.value.retry_after_s, answers.count) == (3600, 1)
 
 
 def test_no_answer_within_the_timeout_is_a_deadline_exceeded() -> None:
     answers = Answers(httpx.ReadTimeout("slow"))
     with (
         client_of(answers, timeout_s=0.5) as client,
-        pytest.raises(package.DeadlineExceeded, match=r"no answer in 0\.5 s"),
+        pytest.raises(DeadlineExceeded, match=r"no answer in 0\.5 s"),
     ):
         client.encode([["a"]])
 
 
-@pytest.mark.parametrize("text", ["<html>", "{}", '{"model": "m", "version": "1", "users": []}'])
-def test_an_answer_of_another_kind_is_said_to_be_unexpected(text: str) -> None:
+def other_answer(**changed: Any) -> str:
+    """The service's answer to one history, with other values."""
+    user = {"id": None, "used": 1, "truncated": 0, "unknown": 0, "embedding": "AAAAAA=="}
+    return json.dumps({"model": "m", "version": "1", "users": [user | changed]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html>",
+        "{}",
+        "[]",
+        '{"model": "m", "version": "1", "users": []}',
+        other_answer(used="one"),
+        other_answer(embedding="not base64"),
+        other_answer(embedding="AAA="),
+        other_answer(attention={"items": [], "weights": [["x"]], "start": [1]}),
+        other_answer(attention=[]),
+    ],
+)
+def test_an_answer_in_another_shape_is_unexpected(text: str) -> None:
     with (
         client_of(Answers(httpx.Response(200, text=text))) as client,
-        pytest.raises(package.UnexpectedAnswer),
+        pytest.raises(UnexpectedAnswer, match="POST http://service/v1/encode"),
     ):
         client.encode([["a"]])
+
+
+@pytest.mark.parametrize("bug", [KeyError("ours"), TypeError("ours"), ValueError("ours")])
+def test_a_bug_of_the_client_is_not_called_an_unexpected_answer(bug: Exception) -> None:
+    def buggy(_: Any) -> None:
+        raise bug
+
+    with pytest.raises(type(bug), match="ours"):
+        read(Call("GET", "/v1/models", buggy), httpx.Response(200, json={}))
 
 
 def test_an_error_page_of_a_proxy_is_quoted() -> None:
     with (
         client_of(Answers(httpx.Response(503, text="<h1>no backend</h1>"))) as client,
-        pytest.raises(package.NotReady, match="no backend"),
+        pytest.raises(NotReady, match="no backend"),
     ):
         client.encode([["a"]])
 
@@ -249,14 +362,15 @@ def test_a_version_that_changes_between_two_parts_is_an_error() -> None:
     second = httpx.Response(200, json={"model": "fake", "version": "2", "users": [other]})
     with (
         client_of(Answers(answer, second), limits=Limits(histories=1)) as client,
-        pytest.raises(package.ModelChanged, match="version 1 to fake version 2"),
+        pytest.raises(ModelChanged, match="version 1 to fake version 2"),
     ):
         client.encode([["a"], ["b"]])
 
 
-def test_an_address_without_a_scheme_is_refused_at_once() -> None:
-    with pytest.raises(package.ConnectionFailed, match="http://"):
-        Client("localhost:8000")
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://service", "http://a:b"])
+def test_an_address_that_cannot_work_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConnectionFailed, match=re.escape(url)):
+        Client(url)
 
 
 def test_ready_is_false_while_nothing_answers() -> None:
@@ -274,7 +388,7 @@ def test_waiting_ends_when_the_service_becomes_ready() -> None:
 def test_waiting_in_vain_tells_the_last_reason() -> None:
     with (
         client_of(Answers(refusal(503))) as client,
-        pytest.raises(package.NotReady, match="within 0 s: what is wrong"),
+        pytest.raises(NotReady, match="within 0 s: what is wrong"),
     ):
         client.wait_until_ready(timeout_s=0)
 
@@ -289,9 +403,3 @@ def test_the_awaiting_client_retries_and_reads_like_the_blocking_one() -> None:
     answers = Answers(refusal(429), answer, refusal(503))
     assert asyncio.run(_awaited(answers)) == ([[1, 0.5], [0, 0.5]], False)
     assert answers.count == 3
-
-
-def test_importing_the_client_brings_neither_torch_nor_onnxruntime_nor_fastapi() -> None:
-    script = "import client, sys; print({'torch', 'onnxruntime', 'fastapi'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert done.stdout.strip() == b"set()"

@@ -8,16 +8,18 @@ import httpx
 import numpy as np
 import pytest
 
-from client import AsyncClient, Client, FullAttention, InvalidRequest, Limits, ModelNotFound
-from client.results import PooledAttention
-from persona.score import local_service
+from persona.client import AsyncClient, Client, Limits
+from persona.contract import InvalidRequest, ModelNotFound
+from persona.engine import Engine
+from persona.results import FullAttention, PooledAttention
+from tests.serving import running_service
 
 HISTORIES = [["item 1", "item 2"], [], ["item 3"] * 30, ["no such item", "item 4"]]
 
 
 @pytest.fixture(scope="module")
 def url(tiny_artifacts: Path) -> Iterator[str]:
-    with local_service(tiny_artifacts) as address:
+    with running_service(tiny_artifacts) as address:
         yield address
 
 
@@ -70,7 +72,38 @@ def test_scores_follow_the_candidates(client: Client) -> None:
 def test_an_unknown_item_can_be_refused_and_is_named(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="no such item") as caught:
         client.encode(HISTORIES, unknown_items="error")
-    assert caught.value.path == ("histories", 3, 0)
+    assert (caught.value.history, caught.value.click) == (3, 0)
+
+
+def test_an_unknown_candidate_has_no_score_and_fails_nothing(client: Client) -> None:
+    (user,) = client.score([["item 1"]], ["item 5", "new product"]).users
+    assert np.isnan(user.scores).tolist() == [False, True]
+
+
+def test_an_unknown_candidate_is_refused_when_asked_for(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="new product") as caught:
+        client.score([["item 1"]], ["item 5", "new product"], unknown_items="error")
+    assert (caught.value.history, caught.value.candidate) == (None, 1)
+
+
+def test_the_client_and_the_engine_give_the_same_results(
+    client: Client, tiny_artifacts: Path
+) -> None:
+    there = client.encode(HISTORIES, attention="pooled")
+    here = Engine.open(tiny_artifacts).encode(HISTORIES, attention="pooled")
+    assert (there.model, there.version) == (here.model, here.version)
+    np.testing.assert_allclose(there.embeddings, here.embeddings, atol=1e-5)
+    for left, right in zip(there.users, here.users, strict=True):
+        assert isinstance(left.attention, PooledAttention)
+        assert isinstance(right.attention, PooledAttention)
+        np.testing.assert_allclose(left.attention.weights, right.attention.weights, atol=1e-5)
+        assert (left.used, left.truncated) == (right.used, right.truncated)
+
+
+def test_a_version_can_be_named(client: Client) -> None:
+    assert client.encode([[]], version="1").version == "1"
+    with pytest.raises(ModelNotFound, match="7"):
+        client.encode([[]], version="7")
 
 
 def test_an_unknown_model_is_named(client: Client) -> None:

@@ -1,8 +1,9 @@
-"""The image, built and run as docker-compose.yml says; .ci/run asks for it where it can be."""
+"""The image, built and run as docker-compose.yml says; .ci/run starts these tests."""
 
 import os
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import httpx
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from docs.pictures import README, ROOT, first_request
 from tests.serving import free_port, serving
+
+LOCK = ROOT / "requirements/serve.txt"
 
 pytestmark = [
     pytest.mark.skipif(
@@ -21,7 +24,7 @@ pytestmark = [
 
 
 class Container:
-    """The running service of the compose file, under a project name of its own."""
+    """The service of docker-compose.yml, running under its own project name."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -65,9 +68,20 @@ def test_the_image_answers_the_first_request_as_a_local_service_does(container: 
         assert np.allclose(weights, expected, rtol=0, atol=1e-5)
 
 
-def test_the_image_holds_no_pytorch(container: Container) -> None:
-    imported = container.inside("python", "-c", "import torch")
-    assert "No module named 'torch'" in imported.stdout
+@pytest.mark.parametrize("module", ["torch", "pyarrow", "model", "export"])
+def test_the_image_holds_only_what_serves(container: Container, module: str) -> None:
+    imported = container.inside("python", "-c", f"import {module}")
+    assert f"No module named '{module}'" in imported.stdout
+
+
+def test_the_image_holds_the_locked_versions(container: Container) -> None:
+    script = (
+        "from importlib.metadata import distributions as all\n"
+        "print(*(f'{package.name}=={package.version}' for package in all()))"
+    )
+    installed = container.inside("python", "-c", script).stdout.lower().replace("_", "-").split()
+    unlocked = {line for line in installed if f"{line} " not in LOCK.read_text()}
+    assert unlocked == {f"persona-encoder=={version('persona-encoder')}"}
 
 
 def test_the_container_runs_as_nobody(container: Container) -> None:
@@ -82,4 +96,4 @@ def test_the_container_drains_and_ends_when_asked(container: Container) -> None:
     stopped = container.compose("stop", "--timeout", "15")
     assert stopped.returncode == 0
     state = container.compose("ps", "--all", "--format", "{{.ExitCode}}").stdout.strip()
-    assert state in {"0", "143"}  # 143: ended by SIGTERM, as asked; 137 would be killed
+    assert state in {"0", "143"}  # 143: ended by SIGTERM; 137: killed, because it did not end

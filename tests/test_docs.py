@@ -1,4 +1,8 @@
-"""The documentation is run: every shell and Python fence of every page, in order, for real."""
+"""The documentation is run: every shell and Python fence of every page, in order, for real.
+
+A page is one terminal: bash without our environment on its path, in a folder that looks like a
+checkout after `make serve`. So a page whose commands need `.venv` has to activate it.
+"""
 
 import os
 import re
@@ -7,49 +11,62 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from persona.score import local_service
-from tests.fences import ROOT, Fence, commands, fences, pages
+from tests.fences import ROOT, commands, fences, pages
+from tests.serving import running_service
 
 SHELL = {"console", "bash", "sh"}
 SHOWN = {"json", "text", "toml", "yaml", "mermaid", "csv"}  # not code that could run
 
 # Every command that is not run, and why. What is not here runs.
 NOT_RUN = {
-    r"make ": "the verbs; .ci/run calls lint and test in a fresh clone, below is `make help`",
+    r"make ": "the verbs; test_clean_clone.py runs `make serve`, .ci/run the tests, below is help",
     r"git |cd |python3? -m venv |(\S+/)?pip ": "sets up a machine; .ci/run does it all in a clone",
     r"(\w+=\S+ )*persona serve": "does not return; every page talks to a service started like it",
     r"persona data download": "needs the internet; test_download.py has a server of its own",
     r"docker ": "needs an engine; test_container.py builds and runs the image where there is one",
-    r"(\S+/)?python -m bench": "measures for minutes",
+    r"(\S+/)?python -m (bench|tests.mutations)": "measures for minutes",
     r"\.ci/run|(\S+/)?pytest": "would call itself",
+    r"(\S+/)?pre-commit install": "changes the repository",
 }
-PAGES = [page for page in pages() if any(fence.language not in SHOWN for fence in fences(page))]
+TRAINS = re.compile(r"^persona (train|evaluate|export)\b", re.MULTILINE)
+
+
+def runnable() -> Iterator[object]:
+    """The pages with code; those that train or export are slow."""
+    for page in pages():
+        found = [fence for fence in fences(page) if fence.language not in SHOWN]
+        if found:
+            slow = any(TRAINS.search(fence.text) for fence in found)
+            marks = [pytest.mark.slow, pytest.mark.timeout(3600)] if slow else []
+            yield pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """A service on the shipped artifacts, started as `make serve` does."""
-    with local_service(ROOT / "artifacts") as url:
+    with running_service(ROOT / "artifacts") as url:
         yield url
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(tmp_path: Path) -> Path:
     """A folder like the checkout, with the small click files that the pages speak of."""
     for name in ("artifacts", "recipes"):
         shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "data").mkdir()
     write_visitors(tmp_path / "data" / "msnbc990928.seq")
-    clicks = "user,item,time\nann,frontpage,1\nann,news,2\nbob,sports,1\n"
-    (tmp_path / "clicks.csv").write_text(clicks)
-    persona = f"{sys.executable} -m persona"
-    convert = f"{persona} data convert clicks.csv users.parquet"
-    subprocess.run(convert.split(), cwd=tmp_path, env=environment(), check=True)
-    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{user},{item},{time}"
+        for time in range(6)
+        for user, item in (("ann", "news"), ("bob", "tv"), ("eve", "news"))
+    ]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,time", *rows, ""]))
+    users = ['{"id": "ann", "history": ["frontpage", "news"]}', '{"id": "bob", "history": []}']
+    (tmp_path / "users.jsonl").write_text("\n".join([*users, ""]))
     return tmp_path
 
 
@@ -63,10 +80,12 @@ def write_visitors(path: Path) -> None:
     path.write_text(f"{sections}\n\n% Sequences:\n\n" + "\n".join(rows) + "\n")
 
 
-def environment() -> dict[str, str]:
-    """Commands find this environment's `persona`; the checkout is importable."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+def new_terminal() -> dict[str, str]:
+    """The environment of a shell in which nothing was activated."""
+    ours = str(Path(sys.prefix) / "bin")
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != ours)
+    kept = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    return kept | {"PATH": path, "COLUMNS": "100"}
 
 
 def pointed_at(text: str, address: str) -> str:
@@ -76,39 +95,40 @@ def pointed_at(text: str, address: str) -> str:
     return re.sub(r"persona score (?!.*--(url|artifacts))", f"persona score --url {address} ", text)
 
 
-def run_shell(fence: Fence, address: str, desk: Path) -> None:
-    wanted = [command for command in commands(fence) if not reasons(command)]
-    script = pointed_at("\n".join(wanted), address)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=desk,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, f"{fence.page}:{fence.line}\n{script}\n{done.stdout}{done.stderr}"
-
-
-def run_python(fence: Fence, address: str, names: dict[str, Any]) -> None:
-    # Empty lines before it, so that a traceback names the line of the page.
-    source = "\n" * (fence.line - 1) + pointed_at(fence.text, address)
-    exec(compile(source, str(fence.page), "exec"), names)
+def as_script(page: Path, address: str, desk: Path) -> str:
+    """All fences of a page as one script, which says where it is."""
+    lines = []
+    for fence in fences(page):
+        where = f"{page.relative_to(ROOT)}:{fence.line}"
+        if fence.language in SHELL:
+            wanted = [command for command in commands(fence) if not reasons(command)]
+            lines += [f"echo 'at {where}'", *wanted]
+        elif fence.language == "python":
+            file = desk / f"snippet_{fence.line}.py"
+            file.write_text(pointed_at(fence.text, address))
+            lines += [f"echo 'at {where}'", f"python {file}"]
+    return pointed_at("\n".join(lines), address)
 
 
 def reasons(command: str) -> list[str]:
     return [reason for pattern, reason in NOT_RUN.items() if re.match(pattern, command)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_fence_of_the_page_runs(page: Path, address: str, desk: Path) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for fence in fences(page):
-        if fence.language in SHELL:
-            run_shell(fence, address, desk)
-        elif fence.language == "python":
-            run_python(fence, address, names)
+@pytest.mark.parametrize("page", runnable())
+def test_every_fence_of_the_page_runs_in_a_new_terminal(
+    page: Path, address: str, desk: Path
+) -> None:
+    script = as_script(page, address, desk)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=desk,
+        env=new_terminal(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n---\n{done.stdout}"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -157,7 +177,17 @@ def anchors(page: Path) -> set[str]:
 
 def test_make_help_lists_every_verb_that_the_pages_name() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    verbs = set(re.findall(r"make (\w+)", shown.stdout))
-    assert {"serve", "test", "lint", "format", "train", "export", "bench", "docs"} <= verbs
-    named = {verb for page in pages() for verb in re.findall(r"`make ([a-z]+)", page.read_text())}
+    verbs = set(re.findall(r"make ([a-z-]+)", shown.stdout))
+    assert {
+        "serve",
+        "install",
+        "test",
+        "test-all",
+        "lint",
+        "train",
+        "export",
+        "bench",
+        "docs",
+    } <= verbs
+    named = {verb for page in pages() for verb in re.findall(r"`make ([a-z-]+)", page.read_text())}
     assert named <= verbs | {"help"}

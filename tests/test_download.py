@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import stamina
 
-from model import download as downloads
-from model.download import PUBLIC_SETS, PublicSet, download
+from model.clicks import download as downloads
+from model.clicks.download import PUBLIC_SETS, PublicSet, download
 from model.errors import DownloadError
 
 CLICKS = b"1 1\n1 2\n"

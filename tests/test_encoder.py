@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.attention import PaddingSide
-from model.encoder import EncoderConfig, Norm, Pooling, Positions, UserEncoder
-from model.histories import pad
-from model.objective import objective
-from model.windows import WindowBatch
+from model.clicks.histories import pad
+from model.network.attention import PaddingSide
+from model.network.encoder import EncoderConfig, Norm, Pooling, Positions, UserEncoder
+from model.training.objective import objective
+from model.training.windows import WindowBatch
 from tests.attention_kinds import ALL, Kind, each
 from tests.conftest import random_encoder
 
@@ -64,12 +64,18 @@ def wider(
     return torch.where(key_mask, item_ids, nonsense), key_mask
 
 
+def running(encoder: UserEncoder, item_ids: Tensor, key_mask: Tensor) -> Tensor:
+    """The embedding after every position, (B, 1 + L, D), from which training learns."""
+    states, sequence = encoder.states(item_ids, key_mask)
+    return encoder.pool.running(states, sequence.key_mask)
+
+
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @each_encoder
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     history=histories,
     mates=st.lists(histories, max_size=3),
@@ -121,7 +127,7 @@ def test_no_kind_of_candidate_score_lets_padding_leak(kind: Kind) -> None:
 def test_training_reads_the_same_embedding_as_serving(encoder: UserEncoder) -> None:
     item_ids, key_mask = batch_of([3, 1, 4], [], [5, 2, 6, 5, 3])
     with torch.no_grad():
-        every = encoder(item_ids, key_mask)
+        every = running(encoder, item_ids, key_mask)
         served, _ = encoder.encode(item_ids, key_mask)
         full, _ = encoder.encode_full(item_ids, key_mask)
     close(every[torch.arange(3), key_mask.sum(1)], served)
@@ -131,8 +137,8 @@ def test_training_reads_the_same_embedding_as_serving(encoder: UserEncoder) -> N
 @each_encoder
 def test_a_later_click_never_changes_an_earlier_position(encoder: UserEncoder) -> None:
     with torch.no_grad():
-        before = encoder(*batch_of([3, 1, 4, 1, 5]))
-        after = encoder(*batch_of([3, 1, 4, 8, 0]))
+        before = running(encoder, *batch_of([3, 1, 4, 1, 5]))
+        after = running(encoder, *batch_of([3, 1, 4, 8, 0]))
     close(after[:, :4], before[:, :4])
     assert not torch.allclose(after[:, 4:], before[:, 4:], atol=1e-3)
 
@@ -144,7 +150,7 @@ def test_every_position_of_a_history_is_what_serving_gave_at_that_moment(
     """Positions counted back from the newest click would give them only to the last one."""
     history = [3, 1, 4, 1, 5]
     with torch.no_grad():
-        every = encoder(*batch_of(history))[0]
+        every = running(encoder, *batch_of(history))[0]
         moments = [encoder.encode(*batch_of(history[:clicks]))[0][0] for clicks in range(6)]
     close(every, torch.stack(moments))
 
@@ -219,10 +225,20 @@ def test_empty_histories_train_and_serve_finitely_in_every_precision(
         ({"similarity": "cosine"}, "similarity is 'cosine', not one of"),
         ({"width": 10, "heads": 4}, "width 10 does not divide into 4 heads"),
         ({"blocks": 0}, "blocks is 0, at least 1"),
+        ({"heads": -2}, "heads is -2, at least 1"),
+        ({"dropout": 1.5}, "dropout is 1.5, at least 0 and below 1"),
         ({"positions": "rotary", "similarity": "additive"}, "rotary positions need a product"),
         ({"positions": "rotary", "width": 6, "heads": 2}, "even head width, 3"),
     ],
-    ids=["unknown choice", "heads do not divide", "no blocks", "rotary additive", "odd rotary"],
+    ids=[
+        "unknown choice",
+        "heads do not divide",
+        "no blocks",
+        "negative heads",
+        "dropout above 1",
+        "rotary additive",
+        "odd rotary",
+    ],
 )
 def test_an_impossible_architecture_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.histories import pad
+from model.clicks.histories import pad
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
 from tests.serving import serving
 

@@ -1,32 +1,32 @@
 """`persona evaluate`: the report of a trained run, its JSON, and two runs side by side."""
 
-import itertools
 import json
 import math
+import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from export.run import carried_metrics
-from model.charts import bucket_chart, ticks
-from model.encoder import EncoderConfig
 from model.errors import DataError, RecipeError
-from model.evaluate import RunEvaluation, as_json, evaluate_run
-from model.metrics import Bucket, Estimate, Metrics, compare
-from model.page import bucket_name, measured, short_bucket_name
-from model.recipe import DataRecipe, Recipe, TrainingRecipe
-from model.report import html_report
-from model.run import TRAINING, begin, load_data, split, write_json
-from model.train import train_encoder
-from persona.cli import app
-from tests.test_training import write_walks
+from model.evaluation.metrics import Bucket, Metrics, compare
+from model.network.encoder import EncoderConfig
+from model.report.charts import draw_learning_curve
+from model.report.evaluation_json import as_json
+from model.report.page import bucket_name, html_report, short_bucket_name
+from model.report.run_evaluation import BREAKDOWN_KS, Group, RunEvaluation, evaluate_run
+from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
+from model.training.run import TRAINING, begin, load_data, split, write_json
+from model.training.train import train_encoder
+from persona.cli.app import app
+from tests.small import write_walks
 
-VOID = {"meta", "line", "circle", "polyline", "br"}
 BASELINES = ["popularity", "repeat-last", "markov-1", "markov-2", "item-knn"]
 
 
@@ -70,13 +70,18 @@ def evaluation(runs: Path) -> RunEvaluation:
 
 
 @pytest.fixture(scope="module")
+def html(evaluation: RunEvaluation) -> str:
+    return html_report(evaluation)
+
+
+@pytest.fixture(scope="module")
 def facts(evaluation: RunEvaluation) -> dict[str, Any]:
     text = json.dumps(as_json(evaluation), allow_nan=False)
     return dict(json.loads(text))
 
 
 class Page(HTMLParser):
-    """Headings, text and addresses of a page; refuses tags that are not closed in order."""
+    """Headings, tags and addresses of a page; refuses tags that are not closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -89,8 +94,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
-        if tag not in VOID:
+        names = {"src", "href", "xlink:href"}
+        self.addresses += [value or "" for name, value in attrs if name in names]
+        if tag != "meta":
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -98,8 +104,7 @@ class Page(HTMLParser):
         self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
+        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if self.open[-1:] == ["h2"]:
@@ -117,12 +122,12 @@ def test_the_command_writes_page_and_figures_into_the_run(runs: Path, tmp_path: 
     assert list(facts["scorers"]) == [*BASELINES, "encoder"]
 
 
-def test_the_page_has_every_section_and_needs_nothing_else(evaluation: RunEvaluation) -> None:
-    page = Page(html_report(evaluation))
+def test_the_page_has_every_section_and_needs_nothing_else(html: str) -> None:
+    page = Page(html)
     assert page.headings == [
         "What was evaluated",
         "Quality",
-        "Paired with the baselines",
+        "Differences from the baselines",
         "Against another run",
         "By history length",
         "By item popularity",
@@ -131,14 +136,28 @@ def test_the_page_has_every_section_and_needs_nothing_else(evaluation: RunEvalua
         "Training",
         "Recipe",
     ]
-    assert not page.addresses
+    assert all(address.startswith("#") for address in page.addresses)
     assert not {"script", "link", "img"} & set(page.tags)
 
 
-def test_text_of_the_recipe_is_escaped(evaluation: RunEvaluation) -> None:
-    html = html_report(evaluation)
+def test_text_of_the_recipe_is_escaped(html: str) -> None:
     assert "Steps &lt;of&gt; one &amp; more." in html
     assert "<of>" not in html
+
+
+def test_the_same_evaluation_gives_the_same_page(evaluation: RunEvaluation, html: str) -> None:
+    assert html_report(evaluation) == html
+
+
+def test_the_charts_name_every_scorer_and_metric(html: str) -> None:
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", html))
+    assert {*BASELINES, "encoder", "HR@1", "MRR@20", "epoch"} <= texts
+
+
+def test_the_page_lists_every_epoch(evaluation: RunEvaluation, html: str) -> None:
+    for epoch, loss in evaluation.curves["loss"].items():
+        row = rf'<th scope="row">{epoch}</th>\s*<td>{loss:.4f}</td>'
+        assert re.search(row, html)
 
 
 def test_means_and_intervals_agree(facts: dict[str, Any]) -> None:
@@ -165,7 +184,7 @@ def test_the_best_baseline_is_beside_the_encoder(facts: dict[str, Any]) -> None:
 def test_two_runs_are_paired_case_by_case(runs: Path, facts: dict[str, Any]) -> None:
     first, second = evaluated(runs / "a").encoder, evaluated(runs / "b").encoder
     expected = compare(first.ranks, second.ranks, "MRR", 5)
-    found = facts["against"]["encoder_less"]["MRR@5"]
+    found = facts["against"]["encoder_minus"]["MRR@5"]
     assert found["mean"] == pytest.approx(expected.difference.mean)
     assert found["p_value"] == pytest.approx(expected.p_value)
 
@@ -173,10 +192,10 @@ def test_two_runs_are_paired_case_by_case(runs: Path, facts: dict[str, Any]) -> 
 def test_a_run_does_not_differ_from_itself(runs: Path) -> None:
     against = evaluated(runs / "a", runs / "a").against
     assert against is not None
-    assert {found.p_value for found in against.beside.ahead.values()} == {1.0}
+    assert {found.p_value for found in against.encoder.advantage.values()} == {1.0}
 
 
-def test_without_another_run_nothing_is_said_of_one(runs: Path) -> None:
+def test_without_another_run_the_page_has_no_such_section(runs: Path) -> None:
     alone = evaluated(runs / "a")
     assert "against" not in as_json(alone)
     assert "Against" not in html_report(alone)
@@ -186,7 +205,7 @@ def test_training_facts_are_shown_as_far_as_they_are_known(runs: Path, tmp_path:
     run = shutil.copytree(runs / "a", tmp_path / "run")
     write_json(run / TRAINING, {"clicks_per_second": 54321.0, "peak_memory_megabytes": 987.6})
     html = html_report(evaluated(run))
-    assert "<dt>clicks a second</dt><dd>54,321</dd>" in html
+    assert "<dt>clicks per second</dt><dd>54,321</dd>" in html
     assert "<dt>peak memory</dt><dd>988 MB</dd>" in html
     (run / TRAINING).unlink()
     assert "peak memory" not in html_report(evaluated(run))
@@ -197,7 +216,7 @@ def test_a_figure_that_could_not_be_measured_is_left_out(runs: Path, tmp_path: P
     write_json(run / TRAINING, {"epochs": 2, "clicks_per_second": math.nan})
     evaluation = evaluated(run)
     assert as_json(evaluation)["training"] == {"epochs": 2}
-    assert "clicks a second" not in html_report(evaluation)
+    assert "clicks per second" not in html_report(evaluation)
 
 
 def test_runs_of_different_protocol_are_not_compared(runs: Path, tmp_path: Path) -> None:
@@ -214,12 +233,12 @@ def test_runs_of_different_data_are_not_compared(runs: Path, tmp_path: Path) -> 
         evaluated(runs / "a", other)
 
 
-def test_data_that_the_run_did_not_learn_from_is_refused(runs: Path, tmp_path: Path) -> None:
+def test_data_that_the_run_was_not_trained_on_is_refused(runs: Path, tmp_path: Path) -> None:
     data = tmp_path / "more.txt"
     data.write_text((runs / "walks.txt").read_text() + "1 1\n")
     recipe = Recipe.model_validate_json((runs / "a" / "recipe.json").read_text())
     histories, fact = load_data(recipe, data)
-    with pytest.raises(RecipeError, match=r"more\.txt .* is not what .* learned from, walks\.txt"):
+    with pytest.raises(RecipeError, match=r"trained on walks\.txt .*, not on more\.txt"):
         evaluate_run(runs / "a", fact, split(histories, recipe.data))
 
 
@@ -250,12 +269,17 @@ def test_data_without_a_test_case_is_refused(runs: Path) -> None:
         evaluate_run(runs / "a", fact, nobody)
 
 
-def test_a_single_case_has_a_mean_and_no_interval() -> None:
-    alone = Estimate(0.5, math.nan, math.nan, math.nan)
-    assert measured(alone) == "0.5000"
-    chart = bucket_chart("NDCG@10", ["1"], [("encoder", "encoder", [alone])])
-    assert "nan" not in chart
-    assert "whisker" not in chart
+def test_a_single_case_has_a_mean_and_no_interval(evaluation: RunEvaluation) -> None:
+    bucket = Bucket(1, 2, Metrics.of(np.array([1]), BREAKDOWN_KS))
+    alone = replace(evaluation, by_history_length=[Group(bucket, bucket)])
+    html = html_report(alone)
+    assert "<td>1</td>\n<td>1.0000</td>" in html
+    assert not re.search(r"\bnan\b", html)
+
+
+def test_the_learning_curve_is_drawn_as_a_picture(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "a", tmp_path / "run")
+    assert draw_learning_curve(run, "NDCG@10").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -274,15 +298,3 @@ def test_buckets_are_named_by_their_values(
 ) -> None:
     bucket = Bucket(low, high, Metrics(0, {}))
     assert (bucket_name(bucket), short_bucket_name(bucket)) == (name, short)
-
-
-@pytest.mark.parametrize(
-    "range_", [(0.0, 0.186), (0.796, 0.8), (-0.004, 0.001), (0.0, 0.0)], ids=str
-)
-def test_ticks_are_even_and_cover_the_range(range_: tuple[float, float]) -> None:
-    marks = ticks(*range_)
-    assert marks[0] <= range_[0] + 1e-9
-    assert marks[-1] >= range_[1] - 1e-9
-    assert 2 <= len(marks) <= 8
-    steps = {round(b - a, 9) for a, b in itertools.pairwise(marks)}
-    assert len(steps) == 1

@@ -10,10 +10,10 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 from export.write import Description, write_artifact
-from model.encoder import EncoderConfig
-from persona.attention_plot import NAMED, STRIP, draw_full, draw_pooled
-from persona.cli import app
-from persona.explain import item_ids
+from model.network.encoder import EncoderConfig
+from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
+from persona.cli.app import app
+from persona.cli.explain import item_ids
 from tests.conftest import random_encoder
 
 HISTORY = "item 1,item 2,item 2,item 7"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.histories import (
+from model.clicks.histories import (
     Histories,
     held_out_users,
     leave_one_out,

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from export.run import export_run
-from model.encoder import EncoderConfig, UserEncoder
-from model.histories import pad
-from model.recipe import DataRecipe, Recipe, TrainingRecipe
-from model.run import begin, load_data, read_item_ids, read_run_recipe, split
-from model.train import load_encoder, train_encoder
-from persona.score import local_service
+from model.network.encoder import EncoderConfig, UserEncoder
+from model.clicks.histories import pad
+from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
+from model.training.run import begin, load_data, read_item_ids, read_run_recipe, split
+from model.training.train import load_encoder, train_encoder
+from tests.serving import running_service
 from tests.attention_kinds import ALL, Kind, each
 from tests.fences import ROOT
 
@@ -101,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(made: Path) -> Iterator[httpx.Client]:
     """One real service, a process of its own, that has loaded them all."""
-    with local_service(made / "artifacts") as address, httpx.Client(base_url=address) as client:
+    with running_service(made / "artifacts") as address, httpx.Client(base_url=address) as client:
         yield client
 
 

@@ -1,107 +1,70 @@
-"""Long histories have a graph of their own, which gives the same embeddings."""
+"""The engine computes long histories with the graph that the artifact has for them."""
 
-import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 
-from export import graphs
-from export.int8 import calibrate
-from export.parity import TOLERANCE
 from export.write import Description, write_artifact
-from model.encoder import EncoderConfig
-from service import session
-from service.artifact import PARITY, Artifact, GraphName, open_artifact
-from service.session import Engine, Row, open_session
+from model.network.encoder import EncoderConfig
+from persona.artifact import open_artifact
+from persona.artifact.format import GraphName
+from persona.contract import Floats
+from persona.engine.session import Input, Session
 from tests.conftest import random_encoder
-from tests.small import of
 
-N_ITEMS = 9
-LEARNED = EncoderConfig(width=16, blocks=2, heads=2, max_length=12)
-ROTARY = EncoderConfig(width=16, blocks=2, heads=1, max_length=12, positions="rotary", gated=True)
+LONG = 12  # clicks, in these tests
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _short() -> Iterator[None]:
-    """Twelve clicks are long."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (graphs, session):
-            patch.setattr(module, "LONG", 12)
-        yield
+def input_of(clicks: Sequence[int]) -> Input:
+    return Input({"item_id": array("q", clicks)}, len(clicks))
+
+
+def embeddings(session: Session, graph: GraphName, *inputs: Input) -> list[Floats]:
+    return [output["user_embedding"] for output in session.run(graph, inputs)]
+
+
+def negate(path: Path) -> None:
+    """Changes the sign of a graph's embeddings, so that a test sees which graph ran."""
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "user_embedding" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", ["before"], ["user_embedding"]))
+    path.write_bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Of a model that reads twelve clicks; an export takes half a minute."""
-    encoder = random_encoder(LEARNED, N_ITEMS, spread=0.1)
-    items = [f"i{row}" for row in range(N_ITEMS)]
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Over an artifact whose graph for long histories has the opposite sign."""
+    encoder = random_encoder(EncoderConfig(width=16, heads=2, max_length=LONG), 9, spread=0.1)
     root = tmp_path_factory.mktemp("long")
-    return open_artifact(write_artifact(encoder, items, Description("m"), root))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.graphs.LONG_HISTORY", LONG)
+        folder = write_artifact(encoder, [f"i{row}" for row in range(9)], Description("m"), root)
+    artifact = open_artifact(folder)
+    negate(artifact.graph_path("embedding_long"))
+    return Session(artifact)
 
 
-@pytest.mark.timeout(300)
-def test_in_pieces_it_is_the_same_attention(artifact: Artifact) -> None:
-    cases = json.loads((artifact.folder / PARITY).read_text())["cases"]
-    long = [case for case in cases if case["graph"] == "embedding_long"]
-    assert {case["length"] for case in long} == {1, 2, 3, 6, 12}
-    assert {case["padding_side"] for case in long} == {"left", "right"}
-    assert max(case["worst_absolute_difference"] for case in long) <= TOLERANCE
+def test_the_longest_history_of_a_batch_decides_the_graph(session: Session) -> None:
+    short, long = input_of([1, 2]), input_of([3, 1, 4, 1, 5, 0, 2, 6, 5, 3, 5, 8])
+    (alone,) = embeddings(session, "embedding", short)
+    beside, _ = embeddings(session, "embedding", short, long)
+    np.testing.assert_allclose(beside, -alone, atol=1e-5)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("eight_bits", [False, True], ids=["fp32", "int8"])
-def test_with_rotary_positions_it_gives_the_same_as_the_other_graph(
-    eight_bits: bool,
-    tmp_path: Path,
-) -> None:
-    encoder = random_encoder(ROTARY, N_ITEMS, spread=0.1)
-    rows = [list(range(at, at + 4)) for at in range(5)]
-    bounds = calibrate(encoder, of(*rows, n_items=N_ITEMS)) if eight_bits else None
-    facts = graphs.export_graphs(encoder, tmp_path, bounds)
-    feeds = {"item_ids": np.array(rows), "key_mask": np.ones((5, 4), np.bool_)}
-    short, long = (
-        onnxruntime.InferenceSession(tmp_path / facts[graph].file).run(None, feeds)[0]
-        for graph in ("embedding", "embedding_long")
-    )
-    tolerance = 0.02 if eight_bits else TOLERANCE
-    np.testing.assert_allclose(long, short, atol=tolerance * max(1.0, float(np.abs(short).max())))
+def test_one_click_less_takes_the_graph_for_short_histories(session: Session) -> None:
+    shorter = input_of([1] * (LONG - 1))
+    (plain,) = embeddings(session, "embedding", shorter)
+    (negated,) = embeddings(session, "embedding_long", shorter)
+    np.testing.assert_allclose(plain, -negated, atol=1e-5)
 
 
-@pytest.mark.parametrize(("max_length", "similarity"), [(11, "dot"), (12, "additive")])
-def test_what_it_would_not_help_has_no_such_graph(max_length: int, similarity: str) -> None:
-    config = EncoderConfig(width=16, max_length=max_length, similarity=similarity)  # type: ignore[arg-type]  # by name
-    assert "embedding_long" not in graphs.graph_modules(random_encoder(config, N_ITEMS))
-
-
-class Noted:
-    """A session that says when it runs."""
-
-    def __init__(self, artifact: Artifact, graph: GraphName, ran: list[GraphName]) -> None:
-        self.session, self.graph, self.ran = open_session(artifact, graph), graph, ran
-        self.get_outputs = self.session.get_outputs
-
-    def run(self, *arguments: Any) -> Any:
-        self.ran.append(self.graph)
-        return self.session.run(*arguments)
-
-
-@pytest.mark.timeout(300)
-def test_a_run_takes_the_graph_for_its_length(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[GraphName] = []
-    monkeypatch.setattr(session, "open_session", lambda of, graph: Noted(of, graph, ran))
-    engine = Engine(artifact)
-    clicks = np.random.default_rng(0).integers(0, N_ITEMS, 12).tolist()
-    short, long = [Row(array("q", [1, 2])), Row(array("q", clicks[1:]))], Row(array("q", clicks))
-    alone, _ = engine.run("embedding", short)
-    beside, _ = engine.run("embedding", [short[0], long])
-    assert ran == ["embedding", "embedding_long"]
-    np.testing.assert_allclose(alone[0], beside[0], atol=TOLERANCE)  # the company changes nothing
-    engine.run("attention", [long])
-    assert ran[2:] == ["attention"]
+def test_other_outputs_have_one_graph_for_all_lengths(session: Session) -> None:
+    long = input_of([1] * LONG)
+    (plain,) = embeddings(session, "attention", long)
+    (negated,) = embeddings(session, "embedding", long)
+    np.testing.assert_allclose(plain, -negated, atol=1e-5)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.baselines import Markov, Popularity, RepeatLast
-from model.histories import Cases, Histories, newest_click
-from model.metrics import (
+from model.clicks.histories import Cases, Histories, newest_click
+from model.evaluation.baselines import Markov, Popularity, RepeatLast
+from model.evaluation.metrics import (
+    Comparison,
+    Estimate,
     Metrics,
     breakdown,
     compare,
@@ -90,6 +92,14 @@ def test_a_scorer_that_is_better_for_most_users_differs_significantly() -> None:
     assert result.p_value < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("p_value", "text"),
+    [(0.0234, "p = 0.023"), (1.0, "p = 1"), (0.0, "p < 0.0001"), (math.nan, "p unknown")],
+)
+def test_no_p_value_is_written_as_zero(p_value: float, text: str) -> None:
+    assert Comparison(Estimate(0.1, 0.001, 0.09, 0.11), p_value).p_text == text
+
+
 def test_the_same_ranks_do_not_differ() -> None:
     result = compare(np.array([1, 2, 3]), np.array([1, 2, 3]))
     assert (result.difference.mean, result.p_value) == (0, 1)
@@ -149,8 +159,8 @@ def test_log_loss_is_that_of_the_targets_probability() -> None:
     np.testing.assert_allclose(losses, [-math.log(3 / 7), -math.log(1 / 7)], rtol=1e-6)
 
 
-def test_log_loss_of_scores_that_are_no_probabilities_is_refused() -> None:
-    with pytest.raises(ValueError, match="repeat-last are no probabilities"):
+def test_log_loss_of_scores_that_are_not_probabilities_is_refused() -> None:
+    with pytest.raises(ValueError, match="repeat-last are not probabilities"):
         log_losses(RepeatLast().fit(of([0])), Cases(of([0]), np.array([0])))
 
 

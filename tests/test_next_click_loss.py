@@ -1,11 +1,11 @@
-"""The sliced cross-entropy against the plain one, and the dropout that shares its draws."""
+"""The sliced cross-entropy against the plain one, and the dropout with cheap random numbers."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from model.dropout import Dropout
-from model.next_click_loss import SLICE_ROWS, next_click_loss, sampled_next_click_loss
+from model.network.dropout import Dropout
+from model.training.next_click_loss import SLICE_ROWS, next_click_loss, sampled_next_click_loss
 
 
 def problem(n: int, n_items: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from model import download as downloads
+from model.clicks import download as downloads
 from model.errors import DataError, DownloadError
-from persona.data import app
-from tests.test_download import CLICKS
+from persona.cli.data import app
+from tests.test_download import CLICKS, Web, offer, web
+
+__all__ = ["web"]  # a fixture
 
 CSV = "user,item,time\nann,b,2\nann,a,1\nbob,b,1\nbob,,1\nbob,b,1\n"
 ROWS = [{"id": "ann", "history": ["a", "b"]}, {"id": "bob", "history": ["b", "b"]}]
@@ -106,6 +108,30 @@ def test_download_keeps_a_file_that_is_right(
     output = run("download", "ml-1m", "--output", tmp_path)
     assert "ml-1m.txt" in output
     assert "Terms: research only" in output
+
+
+def test_download_announces_every_new_try_in_a_readable_line(
+    web: Web,  # the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offer(web, monkeypatch, "ml-1m", CLICKS)
+    web.failures = [503]
+    output = run("download", "ml-1m", "--output", tmp_path, "--base-url", web.url)
+    assert "status 503; trying again in 0.0 s (2 of 5)" in output
+    assert "retry_scheduled" not in output
+
+
+def test_download_into_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DownloadError, match="data: File exists"):
+        run("download", "ml-1m", "--output", tmp_path / "data")
+
+
+def test_convert_onto_a_folder_is_an_error(clicks: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").mkdir()
+    with pytest.raises(DataError, match=r"users\.csv: Is a directory"):
+        run("convert", clicks, tmp_path / "users.csv")
 
 
 def test_download_of_an_unknown_set_is_an_error(tmp_path: Path) -> None:

@@ -35,13 +35,10 @@ def test_the_readme_shows_the_answer_of_the_shipped_artifact(answered: dict[str,
 
 def test_the_picture_shows_the_weights_of_that_answer(answered: dict[str, Any]) -> None:
     attention = answered["users"][0]["attention"]
-    heads = [
-        [start, *clicks]
-        for start, clicks in zip(attention["start"], attention["weights"], strict=True)
-    ]
-    by_token = [weight for token in zip(*heads, strict=True) for weight in token]
-    shown = re.findall(r'class="weight">([\d.]+)<', PICTURE.read_text())
-    assert [float(number) for number in shown] == pytest.approx([*by_token, 0, 0], abs=1.1e-2)
+    heads = zip(attention["start"], attention["weights"], strict=True)
+    expected = [weight for start, clicks in heads for weight in (start, *clicks, 0, 0)]
+    drawn = re.findall(r'<g id="weight-[^>]*>\s*<text[^>]*>([\d.]+)</text>', PICTURE.read_text())
+    assert [float(number) for number in drawn] == pytest.approx(expected, abs=1.1e-2)
 
 
 def test_writing_the_answer_again_changes_nothing_else() -> None:

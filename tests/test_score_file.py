@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import stamina
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client import Client, ClientError, FileError, NoHistories, ScoreReport, ServerError, score_file
-from client.rows import Columns
+from persona.client import Client, ModelChanged, ServerError
+from persona.contract import DeadlineExceeded, InvalidRequest, ItemId, RequestTooLarge
+from persona.results import Encoded, User
+from persona.scoring import Columns, FileError, NoHistories, ScoreReport, score_file
 
 LIMIT = 6  # clicks a history
 WIDTH = 3
@@ -89,15 +92,15 @@ LINES = st.lists(st.tuples(st.booleans(), GOOD_LINES, BAD_LINES), max_size=60)
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(lines=LINES, rows_per_request=st.integers(1, 20))
+@given(lines=LINES, rows_per_batch=st.integers(1, 20))
 def test_every_row_is_scored_or_rejected_exactly_once_and_in_order(
-    tmp_path: Path, lines: list[tuple[bool, str, str]], rows_per_request: int
+    tmp_path: Path, lines: list[tuple[bool, str, str]], rows_per_batch: int
 ) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     # The first line has the column, so that the file counts as a table of histories.
     texts = ['{"history": []}', *(good if is_good else bad for is_good, good, bad in lines)]
     source.write_bytes("\n".join(texts).encode(errors="surrogateescape"))
-    report = score(source, target, rows_per_request=rows_per_request)
+    report = score(source, target, rows_per_batch=rows_per_batch)
     scored = [row["row"] for row in read_jsonl(target)]
     rejected = [row["row"] for row in read_jsonl(rejects_of(target))]
     expected = [0, *(number for number, (is_good, *_) in enumerate(lines, 1) if is_good)]
@@ -112,7 +115,7 @@ def test_every_row_is_scored_or_rejected_exactly_once_and_in_order(
 @given(histories=st.lists(st.none() | st.lists(st.none() | st.just("a"), max_size=LIMIT + 2)))
 def test_parquet_rows_are_neither_lost_nor_doubled(tmp_path: Path, histories: list[Any]) -> None:
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
-    score(write_parquet(source, histories), target, rows_per_request=3)
+    score(write_parquet(source, histories), target, rows_per_batch=3)
     rejected = [row["row"] for row in read_jsonl(rejects_of(target))]
     scored = pq.read_table(target)["row"].to_pylist()
     assert sorted(scored + rejected) == list(range(len(histories)))
@@ -172,7 +175,9 @@ def test_parquet_embeddings_are_fixed_size_lists_and_ids_keep_their_type(tmp_pat
     assert schema.field("id").type == pa.int64()
 
 
-def test_broken_csv_lines_are_rejected_with_their_line_and_swallow_nobody(tmp_path: Path) -> None:
+def test_broken_csv_lines_are_rejected_with_their_line_and_spoil_no_other_row(
+    tmp_path: Path,
+) -> None:
     source = tmp_path / "in.csv"
     good = '1,"[""a""]"'
     lines = ["id,history", good, '2,"[""a""]', good, "", "4,[],more", "5,[1", "6,", good]
@@ -211,7 +216,7 @@ def test_refused_rows_cost_few_requests(tmp_path: Path) -> None:
 def test_a_line_that_is_too_long_is_one_rejected_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.text_files.MAX_LINE_BYTES", 50)
+    monkeypatch.setattr("persona.scoring.text_files.MAX_LINE_BYTES", 50)
     rows = [{"history": ["a"]}, {"history": ["a" * 500]}, {"history": []}]
     report = score(write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
     (reject,) = read_jsonl(tmp_path / "out.rejects.jsonl")
@@ -262,8 +267,36 @@ def test_a_file_that_is_not_what_its_name_says_is_an_error_with_its_name(
 
 
 def test_a_missing_input_is_an_error_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"absent\.jsonl"):
+    with pytest.raises(FileError, match=r"absent\.jsonl: No such file or directory"):
         score(tmp_path / "absent.jsonl", tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_folder_as_input_is_called_a_folder(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in{suffix}"
+    source.mkdir()
+    with pytest.raises(FileError, match=f"in{suffix} is a folder"):
+        score(source, tmp_path / "out.parquet")
+
+
+def test_a_folder_as_output_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": []}])
+    (tmp_path / "out.jsonl").mkdir()
+    with pytest.raises(FileError, match=r"out\.jsonl is a folder"):
+        score(source, tmp_path / "out.jsonl", handler=lambda _: httpx.Response(500))
+
+
+@pytest.mark.parametrize("text", ["", "\n\r\n"])
+def test_a_csv_file_without_a_header_is_called_empty(tmp_path: Path, text: str) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text(text)
+    with pytest.raises(FileError, match=r"in\.csv is empty"):
+        score(source, tmp_path / "out.parquet")
+
+
+def test_an_empty_jsonl_file_has_no_rows(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [])
+    assert score(source, tmp_path / "out.jsonl").rows == 0
 
 
 def test_the_output_may_not_be_the_input(tmp_path: Path) -> None:
@@ -282,7 +315,7 @@ def test_a_failure_on_the_way_leaves_the_old_output_and_no_other_file(tmp_path: 
         return httpx.Response(500, text="broken") if longest == 4 else service(request)
 
     with pytest.raises(ServerError):
-        score(source, target, failing, rows_per_request=2)
+        score(source, target, failing, rows_per_batch=2)
     assert target.read_text() == "the old output"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
@@ -294,8 +327,8 @@ def test_a_version_that_changes_on_the_way_stops_the_scoring(tmp_path: Path) -> 
         return httpx.Response(200, json=answer | {"version": "2" if clicks == 3 else "1"})
 
     source = write_jsonl(tmp_path / "in.jsonl", [{"history": ["a"] * n} for n in range(5)])
-    with pytest.raises(ClientError, match="version 1 to fake version 2"):
-        score(source, tmp_path / "out.jsonl", changing, rows_per_request=1)
+    with pytest.raises(ModelChanged, match="version 1 to fake version 2"):
+        score(source, tmp_path / "out.jsonl", changing, rows_per_batch=1)
 
 
 def test_requests_that_take_too_long_are_sent_again_in_halves(tmp_path: Path) -> None:
@@ -308,14 +341,64 @@ def test_requests_that_take_too_long_are_sent_again_in_halves(tmp_path: Path) ->
         assert score(source, tmp_path / "out.jsonl", slow).scored == 8
 
 
+class FakeScorer:
+    """Scores in process, and fails as `fail` says."""
+
+    def __init__(self, fail: Callable[[Sequence[Sequence[ItemId]]], Exception | None]) -> None:
+        self.fail = fail
+        self.asked: list[dict[str, object]] = []
+
+    def encode(self, histories: Sequence[Sequence[ItemId]], **options: object) -> Encoded:
+        self.asked.append(options)
+        if error := self.fail(histories):
+            raise error
+        users = [User(None, len(history), 0, 0) for history in histories]
+        return Encoded("fake", "1", np.zeros((len(users), WIDTH), np.float32), users)
+
+
+def test_anything_with_encode_is_a_scorer(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": ["a"]}] * 3)
+    scorer = FakeScorer(lambda _: None)
+    options: Any = {"model": "news", "version": "7", "unknown_items": "drop"}
+    report = score_file(
+        source, tmp_path / "out.jsonl", tmp_path / "rejects.jsonl", scorer, **options
+    )
+    assert report.scored == 3
+    assert scorer.asked == [options] * 2
+
+
+@pytest.mark.parametrize("error", [RequestTooLarge("large"), DeadlineExceeded("slow")])
+def test_a_batch_that_is_too_much_is_halved(tmp_path: Path, error: Exception) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": ["a"]}] * 9)
+    scorer = FakeScorer(lambda histories: error if len(histories) > 2 else None)
+    report = score_file(source, tmp_path / "out.jsonl", tmp_path / "rejects.jsonl", scorer)
+    assert (report.scored, report.rejected) == (9, 0)
+
+
+def test_one_row_that_is_too_large_is_rejected(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": ["a"]}, {"history": ["b"] * 5}])
+    large = RequestTooLarge("too many bytes")
+    scorer = FakeScorer(lambda histories: large if ["b"] * 5 in histories else None)
+    score_file(source, tmp_path / "out.jsonl", tmp_path / "rejects.jsonl", scorer)
+    (reject,) = read_jsonl(tmp_path / "rejects.jsonl")
+    assert (reject["row"], reject["reason"]) == (1, "too many bytes")
+
+
+def test_a_refusal_that_is_not_about_one_row_ends_the_scoring(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": ["a"]}])
+    scorer = FakeScorer(lambda _: InvalidRequest("a column is missing"))
+    with pytest.raises(InvalidRequest, match="a column is missing"):
+        score_file(source, tmp_path / "out.jsonl", tmp_path / "rejects.jsonl", scorer)
+
+
 def test_progress_ends_with_all_rows_and_the_whole_file(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"history": []}] * 10)
-    told: list[tuple[int, float]] = []
+    reported: list[tuple[int, float]] = []
     score(
         source,
         tmp_path / "out.jsonl",
-        rows_per_request=3,
-        progress=lambda rows, part: told.append((rows, part)),
+        rows_per_batch=3,
+        progress=lambda rows, part: reported.append((rows, part)),
     )
-    assert told[-1] == (10, 1.0)
-    assert told == sorted(told)
+    assert reported[-1] == (10, 1.0)
+    assert reported == sorted(reported)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.schema import EncodeResponse
+from service.protocols.native.schema import EncodeResponse
 from tests.serving import serving
 
 LENGTHS = (3, 0, 12, 1, 7, 30, 12, 2, 5, 0, 11)

@@ -8,8 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.artifact import MANIFEST, MANIFEST_CHECKSUM, Manifest, checksum, manifest_checksum_line
-from service.schema import Models
+from persona.artifact.format import (
+    MANIFEST,
+    MANIFEST_CHECKSUM,
+    Manifest,
+    checksum,
+    manifest_checksum_line,
+)
+from service.protocols.native.schema import Models
 from tests.serving import serving, wait_until
 
 FILES = [

@@ -1,17 +1,20 @@
 """`persona serve` as a process: workers, signals, and what it never imports."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.serving import free_port, status_of, wait_until
 
-PERSONA = [sys.executable, "-c", "from persona.cli import main; main()"]
+PERSONA = [sys.executable, "-m", "persona"]
 HISTORIES = {"histories": [["item 1"], []]}
 
 
@@ -30,11 +33,6 @@ def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
     finally:
         running.terminate()
         running.communicate(timeout=30)
-
-
-def test_the_service_never_imports_pytorch() -> None:
-    script = "import sys, service.app, persona.serve; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> None:
@@ -78,3 +76,73 @@ def test_a_wrong_setting_is_named_with_its_value() -> None:
         _, log = running.communicate(timeout=30)
     assert "PERSONA_MAX_BATCH_TOKENS=0: Input should be greater than" in log
     assert running.returncode == 2
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_announced(tiny_artifacts: Path) -> None:
+    options = ("--artifacts", str(tiny_artifacts), "--workers", "1")
+    with process(*options) as (_, url):
+        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+        port = url.rpartition(":")[2]
+        with process(*options, "--port", port) as (second, _):
+            _, log = second.communicate(timeout=30)
+    assert log == f"persona: cannot listen on 127.0.0.1, port {port}: address already in use\n"
+    assert second.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_without_artifacts_it_does_not_start(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    with process("--artifacts", str(folder)) as (running, _):
+        _, log = running.communicate(timeout=30)
+    assert log.startswith(f"persona: {folder}: ")
+    assert running.returncode == 1
+
+
+def test_a_worker_that_dies_is_replaced(tiny_artifacts: Path) -> None:
+    def workers(parent: int) -> set[int]:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        named = {int(child): Path(f"/proc/{child}/cmdline") for child in children}
+        return {child for child, path in named.items() if b"spawn_main" in path.read_bytes()}
+
+    with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
+        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+        before = workers(running.pid)
+        os.kill(min(before), signal.SIGKILL)
+        wait_until(lambda: len(workers(running.pid) - before) == 1)
+        ready = "persona_ready_workers 2.0"
+        wait_until(lambda: ready in httpx.get(f"{url}/metrics").text)
+
+
+def test_connections_are_spread_over_the_workers(tiny_artifacts: Path) -> None:
+    with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
+        wait_until(lambda: "persona_ready_workers 2.0" in metrics_of(url))
+        port = int(url.rpartition(":")[2])
+        with ExitStack() as stack:
+            for _ in range(64):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            wait_until(lambda: sum(shares(running.pid, port)) >= 64)
+            assert min(shares(running.pid, port)) > 8  # fewer than once in 10^9 times
+
+
+def metrics_of(url: str) -> str:
+    try:
+        return httpx.get(f"{url}/metrics").text
+    except httpx.TransportError:
+        return ""
+
+
+def shares(parent: int, port: int) -> list[int]:
+    """Connections to the port that each worker has accepted."""
+    established = {
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01"
+    }
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    counts = []
+    for child in children:
+        links = [os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()]
+        own = sum(f"socket:[{inode}]" in links for inode in established)
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            counts.append(own)
+    return counts

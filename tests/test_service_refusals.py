@@ -157,6 +157,11 @@ def test_an_unknown_model_is_not_found(client: httpx.Client) -> None:
     assert refusal(response) == (404, "no model 'films'; loaded: tiny", ["model"])
 
 
+def test_an_unknown_version_is_not_found(client: httpx.Client) -> None:
+    response = client.post("/v1/encode", json={"histories": [], "version": "2"})
+    assert refusal(response) == (404, "no version '2' of 'tiny'; loaded: 1", ["version"])
+
+
 def test_an_unknown_path_and_a_wrong_method_have_the_shape_of_every_error(
     client: httpx.Client,
 ) -> None:
@@ -179,7 +184,7 @@ CANDIDATES: list[tuple[Any, str]] = [
 def test_invalid_candidates_are_refused(
     client: httpx.Client, candidates: Any, message: str
 ) -> None:
-    body = {"histories": [[], ["item 1"]], "candidates": candidates}
+    body = {"histories": [[], ["item 1"]], "candidates": candidates, "unknown_items": "error"}
     assert refusal(client.post("/v1/score", json=body))[:2] == (422, message)
 
 

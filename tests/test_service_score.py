@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from export.write import Description, write_artifact
-from model.encoder import EncoderConfig
-from service.artifact import open_artifact
-from service.schema import ScoreResponse
-from service.score import PIECE
+from model.network.encoder import EncoderConfig
+from persona.artifact import open_artifact
+from persona.engine.answers import CANDIDATES_AT_ONCE
+from service.protocols.native.schema import ScoreResponse
 from tests.conftest import TINY_ITEMS, random_encoder
 from tests.serving import serving
 
@@ -90,10 +90,38 @@ def test_scores_by_attention_do_not_depend_on_batch_mates(source_target: httpx.C
 def test_many_candidates_are_scored_in_pieces_with_the_same_result(
     source_target: httpx.Client,
 ) -> None:
-    many = [f"item {n % 20}" for n in range(2 * PIECE + 3)]
+    many = [f"item {n % 20}" for n in range(2 * CANDIDATES_AT_ONCE + 3)]
     (user,) = score(source_target, HISTORIES[:1], many, attention=True)
     (few,) = score(source_target, HISTORIES[:1], many[:20])
-    assert len(user["scores"]) == len(user["attention"]["weights"]) == 2 * PIECE + 3
-    assert user["scores"][2 * PIECE - 12 :][:15] == pytest.approx(
-        [few["scores"][(2 * PIECE - 12 + n) % 20] for n in range(15)], abs=1e-5
+    assert len(user["scores"]) == len(user["attention"]["weights"]) == 2 * CANDIDATES_AT_ONCE + 3
+    assert user["scores"][2 * CANDIDATES_AT_ONCE - 12 :][:15] == pytest.approx(
+        [few["scores"][(2 * CANDIDATES_AT_ONCE - 12 + n) % 20] for n in range(15)], abs=1e-5
     )
+
+
+@pytest.mark.parametrize("kind", ["plain", "source_target"])
+@pytest.mark.parametrize("unknown_items", ["token", "drop"])
+def test_an_unknown_candidate_has_no_score_and_the_others_keep_theirs(
+    kind: str, unknown_items: str, request: pytest.FixtureRequest
+) -> None:
+    client = request.getfixturevalue(kind)
+    known = score(client, HISTORIES, CANDIDATES)
+    mixed = score(client, HISTORIES, ["new", *CANDIDATES, "newer"], unknown_items=unknown_items)
+    for user, expected in zip(mixed, known, strict=True):
+        assert (user["scores"][0], user["scores"][-1]) == (None, None)
+        assert user["scores"][1:-1] == pytest.approx(expected["scores"], abs=1e-5)
+
+
+def test_an_unknown_candidate_has_no_weights(source_target: httpx.Client) -> None:
+    (user,) = score(source_target, HISTORIES[:1], ["item 5", "new"], attention=True)
+    assert np.sum(user["attention"]["weights"][0]) == pytest.approx(2, abs=1e-5)  # a head each
+    assert np.sum(user["attention"]["weights"][1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "source_target"])
+def test_without_candidates_unknown_clicks_are_counted_all_the_same(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    client = request.getfixturevalue(kind)
+    (user,) = score(client, [["item 1", "never seen"]], [])
+    assert (user["used"], user["unknown"], user["scores"]) == (2, 1, [])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import NotReady
+from persona.contract import NotReady
 from service.lifecycle import Service
 from service.settings import Settings
 
@@ -16,7 +16,7 @@ def test_a_request_waits_for_the_artifacts(tiny_artifacts: Path) -> None:
     async def request_while_loading() -> list[str]:
         loading = asyncio.create_task(service.load())
         await service.loaded()
-        names = [model.artifact.manifest.name for model in service.models()]
+        names = [model.manifest.name for model in service.engine().registry.models]
         await loading
         return names
 
@@ -27,7 +27,7 @@ def test_a_request_waits_no_longer_than_its_deadline(tiny_artifacts: Path) -> No
     never_loaded = Service(Settings(artifacts=tiny_artifacts, deadline_ms=1))
     asyncio.run(never_loaded.loaded())
     with pytest.raises(NotReady, match="starting"):
-        never_loaded.models()
+        never_loaded.engine()
 
 
 def test_a_broken_artifact_lets_the_requests_go_at_once(tmp_path: Path) -> None:
@@ -40,4 +40,4 @@ def test_a_broken_artifact_lets_the_requests_go_at_once(tmp_path: Path) -> None:
 
     asyncio.run(request())
     with pytest.raises(NotReady, match="broken"):
-        broken.models()
+        broken.engine()

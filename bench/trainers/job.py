@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.histories import Cases, Histories, Split
+from model.clicks.histories import Cases, Histories, Split
 
 
 @dataclass(frozen=True)

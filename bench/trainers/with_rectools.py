@@ -24,8 +24,8 @@ from rectools.dataset import Dataset  # type: ignore[import-not-found]  # see ab
 from rectools.models import SASRecModel  # type: ignore[import-not-found]  # see above
 
 from bench.trainers.job import Job, load_split
-from model.histories import Histories, Split
-from model.metrics import evaluate_scorer
+from model.clicks.histories import Histories, Split
+from model.evaluation.metrics import evaluate_scorer
 
 ANSWERS, sys.stdout = sys.stdout, sys.stderr  # what libraries print goes to the log
 

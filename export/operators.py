@@ -1,0 +1,146 @@
+"""Operators that ONNX Runtime has and PyTorch lacks.
+
+Each is exported as one node, and computes the same with plain PyTorch where nothing is exported.
+"""
+
+import torch
+from torch import Tensor
+
+from model.network.attention import Rotation
+
+MASKED = -1e30  # added to scores: exp underflows to 0 beside any key, and twice of it is finite
+
+
+def causal_self_attention(
+    x: Tensor, weight: Tensor, bias: Tensor, key_mask: Tensor, heads: int
+) -> Tensor:
+    """Projects and attends at once (`com.microsoft.Attention`).
+
+    Args:
+        x: (B, L, D).
+        weight: queries, keys and values side by side, (D, 3 D).
+        bias: the same, (3 D,).
+        key_mask: (B, L) bool, True = attend.
+        heads: H.
+
+    Returns:
+        Context (B, L, D), not yet projected.
+    """
+    if torch.compiler.is_exporting():
+        return _attention_node("Attention", (x, weight, bias, key_mask.int()), heads)
+    query, key, value = (x @ weight + bias).chunk(3, dim=-1)
+    return causal_attention(query, key, value, key_mask, heads)
+
+
+def causal_attention(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, heads: int
+) -> Tensor:
+    """The same for projected queries, keys and values (`com.microsoft.MultiHeadAttention`).
+
+    Args:
+        query: (B, L, D), scaled.
+        key: (B, L, D).
+        value: (B, L, D).
+        key_mask: (B, L) bool, True = attend.
+        heads: H.
+
+    Returns:
+        Context (B, L, D), not yet projected.
+    """
+    if torch.compiler.is_exporting():
+        inputs = (query, key, value, None, key_mask.int())
+        return _attention_node("MultiHeadAttention", inputs, heads)
+    weights = causal_weights(split(query, heads), split(key, heads), key_mask)
+    return (weights @ split(value, heads)).transpose(1, 2).flatten(2)
+
+
+def causal_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
+    """The weights behind a context, which the fused operators do not give away.
+
+    Every row has a key, because position 0 is never masked: no second mask is needed.
+
+    Args:
+        query: (B, H, L, d), scaled.
+        key: (B, H, L, d).
+        key_mask: (B, L) bool, True = attend.
+
+    Returns:
+        (B, H, L, L); rows sum to 1.
+    """
+    index = torch.arange(query.shape[2])
+    mask = (index <= index[:, None]) & key_mask[:, None, None]  # (B, 1, L, L)
+    bias = torch.where(mask, torch.zeros(()), torch.full((), MASKED))
+    return torch.softmax(query @ key.mT + bias, dim=-1)
+
+
+def rotate(x: Tensor, positions: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary positions (`com.microsoft.RotaryEmbedding`).
+
+    Args:
+        x: queries or keys (B, L, D).
+        positions: (B, L) int32.
+        rotation: of all positions that there can be.
+
+    Returns:
+        (B, L, D).
+    """
+    cos, sin = rotation.cos[0, 0], rotation.sin[0, 0]  # (1 + max_length, d / 2)
+    if torch.compiler.is_exporting():
+        turned: Tensor = torch.onnx.ops.symbolic(
+            "com.microsoft::RotaryEmbedding",
+            (x, positions.long(), cos, sin),
+            dtype=x.dtype,
+            shape=x.shape,
+            version=1,
+        )
+        return turned
+    cos, sin = cos[positions][:, :, None], sin[positions][:, :, None]  # (B, L, 1, d / 2)
+    heads = x.reshape(*x.shape[:2], -1, 2 * cos.shape[-1])  # (B, L, H, d)
+    first, second = heads.chunk(2, dim=-1)  # (B, L, H, d / 2)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(2)
+
+
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """One position a row (`GatherND`): (B, L, D) at (B,) to (B, D)."""
+    if not torch.compiler.is_exporting():
+        return x[torch.arange(len(positions)), positions]
+    taken: Tensor = torch.onnx.ops.symbolic(
+        "GatherND",
+        (x, positions.unsqueeze(1)),
+        {"batch_dims": 1},
+        dtype=x.dtype,
+        shape=(x.shape[0], x.shape[2]),
+        version=13,
+    )
+    return taken
+
+
+def reshape_like(flat: Tensor, x: Tensor) -> Tensor:
+    """Reshapes to the shape of `x`; the exporter alone would compute each axis for itself."""
+    if not torch.compiler.is_exporting():
+        return flat.reshape(x.shape)
+    ops = torch.onnx.ops
+    shape = ops.symbolic("Shape", (x,), dtype=torch.int64, shape=(x.ndim,), version=19)
+    shaped: Tensor = ops.symbolic(
+        "Reshape", (flat, shape), dtype=x.dtype, shape=x.shape, version=19
+    )
+    return shaped
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """(B, L, D) to (B, H, L, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def _attention_node(operator: str, inputs: tuple[Tensor | None, ...], heads: int) -> Tensor:
+    x = inputs[0]
+    assert x is not None  # noqa: S101  # the first input is the queries
+    context: Tensor = torch.onnx.ops.symbolic(
+        f"com.microsoft::{operator}",
+        inputs,
+        {"num_heads": heads, "scale": 1.0, "unidirectional": 1, "mask_filter_value": MASKED},
+        dtype=torch.float32,
+        shape=x.shape,
+        version=1,
+    )
+    return context

@@ -1,0 +1,1 @@
+"""Click files: reading every format, the histories in memory, writing and downloading."""

@@ -1,0 +1,122 @@
+"""From single clicks in any order to `Histories`, and the report of what a reader met."""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.clicks.histories import Histories, Int
+from persona.contract import ItemId
+
+BROKEN_ROWS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row that a reader left out."""
+
+    line: int  # counted from 1, the header included; in Parquet the number of the row
+    reason: str
+
+
+@dataclass
+class ReadReport:
+    """What a reader met. Readers keep repeated rows and clicks, and leave out broken rows."""
+
+    path: str
+    format: str
+    rows: int = 0  # rows with data, the broken ones included
+    broken_rows: int = 0
+    broken: list[BrokenRow] = field(default_factory=list)  # the first BROKEN_ROWS_KEPT
+    repeated_rows: int = 0  # same user, time and item (or path, or impression) as an earlier row
+    repeated_clicks: int = 0  # same item as the user's click right before
+    empty_users: int = 0  # users without a click, kept with an empty history
+
+    def reject(self, line: int, reason: str) -> None:
+        """Counts a broken row, and records the reason of the first BROKEN_ROWS_KEPT."""
+        self.broken_rows += 1
+        if len(self.broken) < BROKEN_ROWS_KEPT:
+            self.broken.append(BrokenRow(line, reason))
+
+
+def data_lines(
+    path: Path, limit: int | None, report: ReadReport, comment: str | None = None
+) -> Iterator[tuple[int, str]]:
+    """Lines with data and their numbers, without blank lines and comments."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip() or (comment and raw.startswith(comment.encode())):
+                continue
+            if limit is not None and report.rows >= limit:
+                return
+            report.rows += 1
+            try:
+                yield number, raw.decode().rstrip("\r\n")
+            except UnicodeDecodeError:
+                report.reject(number, "not UTF-8")
+
+
+def count_repeats(rows: Sequence[Hashable]) -> int:
+    """How many rows equal an earlier row."""
+    return len(rows) - len(set(rows))
+
+
+def first_seen(values: Iterable[ItemId]) -> tuple[Int, list[ItemId]]:
+    """The distinct values in order of appearance, and the index of each value among them."""
+    index: dict[ItemId, int] = {}
+    codes = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int64)
+    return codes, list(index)
+
+
+def sorted_catalogue(codes: Int, ids: Sequence[ItemId]) -> tuple[Int, list[ItemId]]:
+    """Sorts the distinct ids, integers before strings, and renumbers the codes with them.
+
+    A sorted catalogue makes an item's index independent of the order of the clicks.
+    """
+    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+    place = np.empty(len(ids), np.int64)
+    place[order] = np.arange(len(ids))
+    return place[codes], [ids[i] for i in order]
+
+
+def group_clicks(
+    users: tuple[Int, list[ItemId]], items: tuple[Int, list[ItemId]], times: NDArray[Any] | None
+) -> Histories:
+    """One history per user in order of time; clicks of equal or no time stay in file order.
+
+    Args:
+        users: index of each click's user (clicks,), and the user ids in order of appearance.
+        items: index of each click's item (clicks,), and the distinct item ids in any order.
+        times: (clicks,) of any sortable dtype.
+    """
+    user_of_click, user_ids = users
+    item_of_click, item_ids = sorted_catalogue(*items)
+    # lexsort is stable: an unstable sort would reorder clicks of the same second.
+    keys = (user_of_click,) if times is None else (times, user_of_click)
+    order = np.lexsort(keys)
+    lengths = np.bincount(user_of_click, minlength=len(user_ids))
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    return Histories(user_ids, item_ids, item_of_click[order].astype(np.int32), offsets)
+
+
+def count_repeated_clicks(histories: Histories) -> int:
+    """Clicks on the item that the same user clicked right before."""
+    same = histories.items[1:] == histories.items[:-1]
+    user = np.repeat(np.arange(len(histories)), histories.lengths)
+    return int(np.sum(same & (user[1:] == user[:-1])))
+
+
+def count_repeated_rows(
+    users: Int, items: Int, times: NDArray[Any] | None, report: ReadReport
+) -> None:
+    """Counts rows of the same user, item and time. Without times no row counts as repeated."""
+    if times is None or len(users) == 0:
+        return
+    order = np.lexsort((times, items, users))
+    same = np.ones(len(users) - 1, np.bool_)
+    for column in (users, items, times):
+        same &= column[order[1:]] == column[order[:-1]]
+    report.repeated_rows = int(same.sum())

@@ -1,0 +1,165 @@
+"""Click histories of many users in two flat arrays, their splits, and batches with little padding.
+
+A history is ordered from oldest to newest. Item i of the catalogue is row i of the item
+embedding table; row `len(item_ids)` belongs to unknown items.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.contract import ItemId
+
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The clicks of all users, concatenated.
+
+    Raises:
+        ValueError: the offsets do not cover the items exactly.
+    """
+
+    user_ids: Sequence[str | int]  # one per user
+    item_ids: Sequence[ItemId]  # the catalogue, distinct
+    items: NDArray[np.int32]  # (clicks,) indices into item_ids; len(item_ids) = unknown
+    offsets: Int  # (users + 1,) user u owns items[offsets[u]:offsets[u + 1]]
+
+    def __post_init__(self) -> None:
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
+            raise ValueError(f"offsets end at {self.offsets[-1]}, items at {len(self.items)}")
+        if len(self.offsets) != len(self.user_ids) + 1:
+            raise ValueError(f"{len(self.user_ids)} users need {len(self.user_ids) + 1} offsets")
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def __getitem__(self, user: int) -> NDArray[np.int32]:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    @property
+    def lengths(self) -> Int:
+        """Clicks of each user, (users,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue, without the row of unknown items."""
+        return len(self.item_ids)
+
+    def select(self, users: Int) -> "Histories":
+        """The given users, in the given order, over the same catalogue."""
+        lengths = self.lengths[users]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        # Position of every kept click: its user's start plus its rank within the user.
+        rank = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        items = self.items[np.repeat(self.offsets[users], lengths) + rank]
+        return Histories([self.user_ids[u] for u in users], self.item_ids, items, offsets)
+
+    def oldest(self, lengths: Int) -> "Histories":
+        """Every history cut to its oldest `lengths[u]` clicks; lengths (users,)."""
+        rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        kept = self.items[rank < np.repeat(lengths, self.lengths)]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return Histories(self.user_ids, self.item_ids, kept, offsets)
+
+    def without_newest(self, clicks: int = 1) -> "Histories":
+        """Every history without its newest `clicks` clicks; shorter ones become empty."""
+        return self.oldest(np.maximum(self.lengths - clicks, 0))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Prediction tasks with known answers: which item follows each history?"""
+
+    histories: Histories
+    targets: Int  # (cases,) index of the item that came next
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clicks to train on, cases to choose the best epoch by, and cases to report."""
+
+    train: Histories
+    validation: Cases
+    test: Cases
+
+
+def leave_one_out(histories: Histories) -> Split:
+    """Each user's newest click is a test target, the one before it a validation target.
+
+    The validation click is part of the history at test time. Users with fewer than three
+    clicks have no cases, and training uses all of their clicks.
+    """
+    lengths = histories.lengths
+    chosen = histories.select(np.flatnonzero(lengths >= 3))
+    return Split(
+        histories.oldest(np.where(lengths >= 3, lengths - 2, lengths)),
+        newest_click(chosen.without_newest()),
+        newest_click(chosen),
+    )
+
+
+def held_out_users(histories: Histories, share: float, seed: int) -> Split:
+    """Validation and test take `share` of the users each; training never sees them.
+
+    The target of a case is the user's newest click. Users with one click have no case.
+    """
+    order = np.random.default_rng(seed).permutation(len(histories))
+    n = round(share * len(histories))
+    validation, test, train = np.split(order, [n, 2 * n])
+    return Split(
+        histories.select(np.sort(train)),
+        newest_click(histories.select(np.sort(validation))),
+        newest_click(histories.select(np.sort(test))),
+    )
+
+
+def newest_click(histories: Histories) -> Cases:
+    """A case for every user with at least two clicks; the target is the newest one."""
+    users = histories.select(np.flatnonzero(histories.lengths >= 2))
+    return Cases(users.without_newest(), users.items[users.offsets[1:] - 1].astype(np.int64))
+
+
+def pad(
+    rows: Sequence[NDArray[np.int32]], max_length: int, padding_side: str = "right"
+) -> tuple[Int, NDArray[np.bool_]]:
+    """Truncates each history to its newest `max_length` clicks and pads to the longest.
+
+    Returns:
+        item_ids (B, L) int64 and key_mask (B, L) bool, True on real clicks. L is at least 1.
+    """
+    rows = [row[-max_length:] for row in rows]
+    length = max((len(row) for row in rows), default=0) or 1
+    item_ids = np.zeros((len(rows), length), np.int64)
+    key_mask = np.zeros((len(rows), length), np.bool_)
+    for b, row in enumerate(rows):
+        where = slice(0, len(row)) if padding_side == "right" else slice(length - len(row), length)
+        item_ids[b, where] = row
+        key_mask[b, where] = True
+    return item_ids, key_mask
+
+
+def length_grouped(
+    lengths: Int, max_batch_tokens: int, max_batch: int, rng: np.random.Generator | None = None
+) -> Iterator[Int]:
+    """Batches of rows of similar length, whose padded size stays within a token budget.
+
+    With `rng` the rows are shuffled before the stable sort by length, so that the rows of a
+    batch change from epoch to epoch, and the batches come in random order.
+    """
+    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        # In ascending order the last row of a batch is its longest: grow while it still fits.
+        ahead = lengths[order[start : start + max_batch]]
+        fits = np.arange(1, len(ahead) + 1) * (np.maximum(ahead, 1)) <= max_batch_tokens
+        size = max(int(fits.sum()), 1)
+        batches.append(order[start : start + size])
+        start += size
+    ranks = range(len(batches)) if rng is None else rng.permutation(len(batches))
+    return (batches[int(rank)] for rank in ranks)

@@ -1,0 +1,1 @@
+"""Evaluation: ranking metrics, the baselines, and an encoder as a scorer."""

@@ -1,0 +1,236 @@
+"""Evaluates a run on its test cases: the encoder against the baselines and another run."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.clicks.histories import Cases, Int, Split
+from model.errors import DataError, RecipeError
+from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast, click_counts
+from model.evaluation.metrics import (
+    CLICK_EDGES,
+    LENGTH_EDGES,
+    METRICS,
+    Bucket,
+    Comparison,
+    Evaluation,
+    Scorer,
+    breakdown,
+    compare,
+    evaluate_scorer,
+)
+from model.evaluation.scorer import EncoderScorer
+from model.training.recipe import DataRecipe, Recipe
+from model.training.run import (
+    DATA,
+    TRAINING,
+    DataFact,
+    read_curve,
+    read_facts,
+    read_item_ids,
+    read_run_recipe,
+)
+from model.training.train import load_encoder
+
+HEADLINE = "NDCG@10"  # decides which baseline is the best
+BREAKDOWN_KS = (1, 10)
+KNN_ITEMS = 20_000  # item-kNN stores n_items^2 numbers, 1.6 GB at this size
+PROTOCOL = ("split", "held_out_share", "remove_seen", "limit")  # with the file, decide the cases
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True)
+class ComparedScorer:
+    """Another scorer, and the encoder's advantage over it on the same cases."""
+
+    evaluation: Evaluation
+    advantage: dict[str, Comparison]  # by metric: the run's encoder minus this scorer
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases with similar counts, ranked by the encoder and by the best baseline."""
+
+    encoder: Bucket
+    baseline: Bucket
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    """The run to compare with."""
+
+    folder: str
+    recipe: Recipe
+    encoder: ComparedScorer
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Everything that the report shows."""
+
+    folder: str
+    recipe: Recipe
+    data: DataFact
+    training_users: int
+    training_clicks: int
+    encoder: Evaluation
+    baselines: list[ComparedScorer]
+    by_history_length: list[Group]
+    by_target_clicks: list[Group]  # clicks on the target in training
+    training: Json  # empty until training has ended
+    curves: dict[str, dict[int, float]]  # by name and epoch
+    against: OtherRun | None
+
+    @property
+    def best_baseline(self) -> ComparedScorer:
+        """The baseline with the highest HEADLINE."""
+        return best_of(self.baselines)
+
+    @property
+    def scorers(self) -> list[Evaluation]:
+        """The baselines, then the encoder."""
+        return [*(other.evaluation for other in self.baselines), self.encoder]
+
+
+def evaluate_run(
+    run: Path, data: DataFact, split: Split, against: Path | None = None
+) -> RunEvaluation:
+    """Ranks every item for every test case, by the encoder of `run` and by the baselines.
+
+    Args:
+        run: folder of the run.
+        data: the file of the split.
+        split: of the run's data, as its recipe says.
+        against: folder of another run on the same cases, to compare with.
+
+    Raises:
+        DataError: there are no test cases.
+        RecipeError: a run has no checkpoint, was trained on other data, or has another protocol.
+    """
+    recipe = read_run_recipe(run)
+    check_data(run, data)
+    if against is not None:
+        check_same_cases(run, against)
+    cases, remove_seen = split.test, recipe.data.remove_seen
+    if len(cases.targets) == 0:
+        raise DataError(f"{data.file} has no test cases under split {recipe.data.split}")
+    encoder = evaluate_encoder(run, cases)
+    baselines = [
+        compare_with(encoder, evaluate_scorer(scorer, cases, remove_seen))
+        for scorer in fitted_baselines(split)
+    ]
+    best = best_of(baselines).evaluation
+    lengths, clicks = cases.histories.lengths, click_counts(split.train)[cases.targets]
+    return RunEvaluation(
+        folder=str(run),
+        recipe=recipe,
+        data=data,
+        training_users=len(split.train),
+        training_clicks=len(split.train.items),
+        encoder=encoder,
+        baselines=baselines,
+        by_history_length=groups(encoder, best, lengths, LENGTH_EDGES),
+        by_target_clicks=groups(encoder, best, clicks, CLICK_EDGES),
+        training=without_nan(read_facts(run, TRAINING)),
+        curves={name: read_curve(run, name) for name in ("loss", recipe.training.monitor)},
+        against=None if against is None else other_run(against, encoder, cases),
+    )
+
+
+def check_data(run: Path, data: DataFact) -> None:
+    """Refuses a file other than the run's: its test cases may be among the training clicks.
+
+    Raises:
+        RecipeError: the checksums differ.
+    """
+    trained = read_facts(run, DATA)
+    if trained.get("sha256") != data.sha256:
+        raise RecipeError(
+            f"{run} was trained on {trained.get('file')} (sha256 "
+            f"{str(trained.get('sha256'))[:12]}), not on {data.file} "
+            f"(sha256 {data.sha256[:12]})"
+        )
+
+
+def check_same_cases(run: Path, against: Path) -> None:
+    """Refuses to compare runs with different test cases or rankings.
+
+    Raises:
+        RecipeError: the runs differ in data, split or ranking; the message names the difference.
+    """
+    ours, theirs = protocol(run), protocol(against)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise RecipeError(
+                f"{against} cannot be compared with {run}: "
+                f"{name} is {theirs[name]} there and {value} here"
+            )
+
+
+def protocol(run: Path) -> Json:
+    """The choices that decide a run's test cases and their ranking."""
+    recipe: DataRecipe = read_run_recipe(run).data
+    facts: Json = {"the data's sha256": read_facts(run, DATA).get("sha256")}
+    facts |= {name: getattr(recipe, name) for name in PROTOCOL}
+    if recipe.split != "held_out_users":
+        del facts["held_out_share"]
+    return facts
+
+
+def evaluate_encoder(run: Path, cases: Cases) -> Evaluation:
+    """The run's best checkpoint on the cases, ranked as its recipe says.
+
+    Raises:
+        RecipeError: the run has no checkpoint yet.
+    """
+    recipe = read_run_recipe(run)
+    encoder = load_encoder(recipe.encoder, len(read_item_ids(run)), run)
+    return evaluate_scorer(EncoderScorer(encoder), cases, recipe.data.remove_seen)
+
+
+def fitted_baselines(split: Split) -> list[Scorer]:
+    """The baselines, fitted on the training clicks; item-kNN only if the catalogue allows."""
+    scorers: list[Scorer] = [
+        Popularity().fit(split.train),
+        RepeatLast().fit(split.train),
+        Markov(1).fit(split.train),
+        Markov(2).fit(split.train),
+    ]
+    if split.train.n_items <= KNN_ITEMS:
+        scorers.append(ItemKNN().fit(split.train))
+    return scorers
+
+
+def other_run(folder: Path, encoder: Evaluation, cases: Cases) -> OtherRun:
+    """Evaluates another run and compares this run's encoder with it."""
+    compared = compare_with(encoder, evaluate_encoder(folder, cases))
+    return OtherRun(str(folder), read_run_recipe(folder), compared)
+
+
+def compare_with(encoder: Evaluation, other: Evaluation) -> ComparedScorer:
+    """Compares the encoder with another scorer, case by case, in every metric."""
+    advantage = {name: compare(encoder.ranks, other.ranks, *METRICS[name]) for name in METRICS}
+    return ComparedScorer(other, advantage)
+
+
+def best_of(baselines: list[ComparedScorer]) -> ComparedScorer:
+    """The baseline with the highest HEADLINE."""
+    return max(baselines, key=lambda other: other.evaluation.metrics[HEADLINE])
+
+
+def groups(
+    encoder: Evaluation, baseline: Evaluation, values: Int, edges: tuple[int, ...]
+) -> list[Group]:
+    """Groups the cases by a count of each, (cases,), for both scorers."""
+    both = (breakdown(scorer.ranks, values, edges, BREAKDOWN_KS) for scorer in (encoder, baseline))
+    return [Group(*pair) for pair in zip(*both, strict=True)]
+
+
+def without_nan(facts: Json) -> Json:
+    """The facts that were measured; a call without training steps has no speed."""
+    return {
+        name: value
+        for name, value in facts.items()
+        if not (isinstance(value, float) and math.isnan(value))
+    }

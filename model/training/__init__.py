@@ -1,0 +1,1 @@
+"""Training: recipes, windows and batches, the loss, the loop on Lightning, and the run folder."""

@@ -1,0 +1,147 @@
+"""A run: the folder of a recipe, its data's identity, checkpoints, learning curves and results.
+
+<run>/
+    recipe.json       the recipe with every default filled in
+    data.json         file, checksum, counts
+    item_ids.json     the catalogue: item_ids[i] is row i of the item table
+    checkpoints/      last.ckpt to resume from, best.ckpt to use
+    curves/           loss and metrics by epoch, one file per call
+    learning_curve.png
+    training.json     epochs, seconds, parameters, the best validation figure
+    evaluation.json   what `persona evaluate` found; report.html shows it
+"""
+
+import csv
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from model.clicks.histories import Histories, Split, held_out_users, leave_one_out
+from model.clicks.readers import read_clicks
+from model.errors import DataError, RecipeError
+from model.training.recipe import DataRecipe, Recipe, read_recipe
+from persona.contract import ItemId
+
+RECIPE, DATA, ITEM_IDS = "recipe.json", "data.json", "item_ids.json"
+TRAINING, EVALUATION = "training.json", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class DataFact:
+    """Identity and counts of a click file."""
+
+    file: str  # name, without its folder
+    sha256: str
+    users: int
+    items: int
+    clicks: int
+    broken_rows: int
+
+
+def load_data(recipe: Recipe, path: Path | None) -> tuple[Histories, DataFact]:
+    """Reads the recipe's clicks, or those of `path`.
+
+    Raises:
+        DataError: the file cannot be used.
+        RecipeError: neither the recipe nor the caller names a file.
+    """
+    chosen = path or Path(recipe.data.path)
+    if not recipe.data.path and path is None:
+        raise RecipeError(f"recipe {recipe.name} names no data.path; give --data FILE")
+    histories, report = read_clicks(chosen, recipe.data.format, limit=recipe.data.limit)
+    with chosen.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    fact = DataFact(
+        chosen.name,
+        digest,
+        users=len(histories),
+        items=histories.n_items,
+        clicks=len(histories.items),
+        broken_rows=report.broken_rows,
+    )
+    return histories, fact
+
+
+def split(histories: Histories, recipe: DataRecipe) -> Split:
+    """Splits as the recipe says; the same for the same data, whatever the training seed."""
+    if recipe.split == "leave_one_out":
+        return leave_one_out(histories)
+    return held_out_users(histories, recipe.held_out_share, seed=0)
+
+
+def check_split(parts: Split) -> None:
+    """Refuses clicks from which nothing can be learned.
+
+    Raises:
+        DataError: there is nothing to train on or to validate on.
+    """
+    if parts.train.n_items < 2:
+        raise DataError("nothing to learn: all clicks are on the same item")
+    if len(parts.train.items) == 0:
+        raise DataError("nothing to train on: the training users have no clicks")
+    if len(parts.validation.targets) == 0:
+        raise DataError(
+            "nothing to validate on: leave_one_out needs users with 3 or more clicks, "
+            "held_out_users needs held-out users with 2 or more"
+        )
+
+
+def begin(run: Path, recipe: Recipe, histories: Histories, fact: DataFact) -> None:
+    """Makes the run's folder, or checks that the folder holds this very run.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe or other data, or cannot be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{run}: {error.strerror}") from error
+    for name, now in ((RECIPE, recipe.model_dump(mode="json")), (DATA, asdict(fact))):
+        path = run / name
+        if path.exists() and json.loads(path.read_text()) != now:
+            raise RecipeError(f"{path} differs: this folder holds another run; choose another")
+        write_json(path, now)
+    write_json(run / ITEM_IDS, list(histories.item_ids))
+
+
+def read_run_recipe(run: Path) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        RecipeError: the folder holds no run, or one of an older version.
+    """
+    if not (run / RECIPE).is_file():
+        raise RecipeError(f"{run}: no run here; `persona train --output {run}` makes one")
+    return read_recipe(run / RECIPE)
+
+
+def read_item_ids(run: Path) -> list[ItemId]:
+    """The catalogue of a run."""
+    item_ids: list[ItemId] = json.loads((run / ITEM_IDS).read_text())
+    return item_ids
+
+
+def read_facts(run: Path, name: str) -> dict[str, object]:
+    """One of the run's JSON files; empty if it does not exist yet."""
+    path = run / name
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes readable JSON. An interruption leaves the old file, never half of the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def read_curve(run: Path, name: str) -> dict[int, float]:
+    """A logged value by epoch, counted from 1; the newest call's where epochs were repeated."""
+    curve = {}
+    versions = (run / "curves").glob("version_*/metrics.csv")
+    for path in sorted(versions, key=lambda path: int(path.parent.name.removeprefix("version_"))):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                if row.get(name):
+                    curve[int(row["epoch"]) + 1] = float(row[name])
+    return curve

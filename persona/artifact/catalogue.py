@@ -1,0 +1,142 @@
+"""Finds the rows of item ids: in a dict, or for a large catalogue in files that workers share.
+
+A dict of a million ids takes every worker half of what the item table takes all of them together.
+The artifact of a large catalogue therefore carries a hash table with open addressing as files,
+which workers map. An id's key is its text and an end mark. The search begins at the slot that the
+key's checksum names, and goes on from slot to slot until it meets a row with an equal key or a free
+slot. Several ids may begin at one slot: only an equal key ends the search with a row.
+"""
+
+import mmap
+import zlib
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from persona.artifact.errors import ArtifactError
+from persona.artifact.format import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS
+from persona.artifact.reading import Artifact
+from persona.contract import ItemId
+
+# Up to this size the dict takes a worker at most 15 MB (ids of 11 bytes), and finds an item in
+# 0.03 µs where the files take 0.4 µs.
+LARGE_CATALOGUE = 100_000
+
+
+class Catalogue(Protocol):
+    """The rows of a catalogue's items; ids match by value and type, as in training."""
+
+    n_items: int
+
+    def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
+        """The row of every item, as 64-bit integers; `n_items` for an unknown item."""
+
+
+class _RowsById(dict[ItemId, int]):
+    """A dict with a value for every key: `d[key]` takes a quarter less time than `d.get`."""
+
+    unknown: int
+
+    def __missing__(self, _item_id: ItemId) -> int:
+        return self.unknown
+
+
+class CatalogueInMemory:
+    """A catalogue as a dict."""
+
+    def __init__(self, item_ids: Sequence[ItemId]) -> None:
+        self.n_items = len(item_ids)
+        self._rows = _RowsById(zip(item_ids, range(self.n_items), strict=True))
+        self._rows.unknown = self.n_items
+
+    def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
+        """The row of every item; `n_items` for an unknown item."""
+        return array("q", map(self._rows.__getitem__, item_ids))
+
+
+class CatalogueInFiles:
+    """A large catalogue, in the files that `write_catalogue` left in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        # Python takes an integer out of a memoryview in a third of the time that an array needs.
+        self._slots = memoryview(np.load(folder / ITEM_SLOTS, mmap_mode="r"))
+        self._starts = memoryview(np.load(folder / ITEM_KEY_STARTS, mmap_mode="r"))
+        with (folder / ITEM_KEYS).open("rb") as file:
+            self._keys = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.n_items = len(self._starts)
+
+    def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
+        """The row of every item; `n_items` for an unknown item."""
+        slots, starts, keys, unknown = self._slots, self._starts, self._keys, self.n_items
+        n_slots = len(slots)
+        rows = array("q")
+        for key in map(_key, item_ids):
+            slot = zlib.crc32(key) % n_slots
+            while (row := slots[slot]) != unknown:
+                start = starts[row]
+                if keys[start : start + len(key)] == key:
+                    break
+                slot = (slot + 1) % n_slots
+            rows.append(row)
+        return rows
+
+
+def open_catalogue(artifact: Artifact) -> Catalogue:
+    """The catalogue of an artifact.
+
+    Raises:
+        ArtifactError: a file is malformed, or has more or fewer items than the manifest says.
+    """
+    files = artifact.manifest.files
+    if ITEM_SLOTS not in files:
+        return CatalogueInMemory(artifact.item_ids)
+    for name in (ITEM_KEY_STARTS, ITEM_KEYS):
+        if name not in files:
+            raise ArtifactError(f"{artifact.folder / name}: missing beside {ITEM_SLOTS}")
+    try:
+        catalogue = CatalogueInFiles(artifact.folder)
+    except (ValueError, TypeError, OSError) as error:
+        raise ArtifactError(f"{artifact.folder / ITEM_SLOTS}: {error}") from None
+    if catalogue.n_items != artifact.manifest.n_items:
+        raise ArtifactError(
+            f"{artifact.folder / ITEM_KEY_STARTS}: {catalogue.n_items} items, "
+            f"the manifest says {artifact.manifest.n_items}"
+        )
+    return catalogue
+
+
+def write_catalogue(item_ids: Sequence[ItemId], folder: Path) -> None:
+    """Writes the three files of `CatalogueInFiles` for distinct ids, at least one.
+
+    `item_keys.bin`: all keys, by row. `item_key_starts.npy` (n_items,) int64: where each begins.
+    `item_slots.npy` (2 * n_items + 1,) int32: rows, n_items where a slot is free.
+    """
+    keys = [_key(item_id) for item_id in item_ids]
+    lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+    np.save(folder / ITEM_KEY_STARTS, np.cumsum(lengths) - lengths)
+    np.save(folder / ITEM_SLOTS, np.array(_slots(keys), np.int32))
+    (folder / ITEM_KEYS).write_bytes(b"".join(keys))
+
+
+def _slots(keys: Sequence[bytes]) -> "array[int]":
+    free = len(keys)
+    # Half of the slots are free, so searches are short: 1.5 slots for a known item. Their number
+    # is odd, because the low bits of the checksums of n1, n2, ... lie close together.
+    n_slots = 2 * len(keys) + 1
+    slots = array("i", [free]) * n_slots
+    for row, key in enumerate(keys):
+        slot = zlib.crc32(key) % n_slots
+        while slots[slot] != free:
+            slot = (slot + 1) % n_slots
+        slots[slot] = row
+    return slots
+
+
+def _key(item_id: ItemId) -> bytes:
+    """UTF-8 has neither 0xFF, which tells integers from strings, nor 0xFE, which ends a key."""
+    if isinstance(item_id, str):
+        return item_id.encode("utf-8", "surrogatepass") + b"\xfe"
+    return b"\xff%d\xfe" % item_id

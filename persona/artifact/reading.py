@@ -1,0 +1,200 @@
+"""Finds artifacts in a folder, and opens one after checking every file of it."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from persona.artifact.errors import ArtifactError
+from persona.artifact.format import (
+    DEFAULT,
+    FORMAT_VERSION,
+    GOLDEN,
+    ITEM_EMBEDDINGS,
+    ITEM_IDS,
+    MANIFEST,
+    MANIFEST_CHECKSUM,
+    WEIGHTS,
+    FileFact,
+    Golden,
+    GraphName,
+    Manifest,
+    checksum,
+    manifest_checksum_line,
+)
+from persona.contract import Floats, ItemId
+
+Kind = TypeVar("Kind", bound=BaseModel)
+_NEEDED = (WEIGHTS, ITEM_EMBEDDINGS, ITEM_IDS, GOLDEN)
+_ITEM_IDS: TypeAdapter[list[ItemId]] = TypeAdapter(list[ItemId])
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact: every file is present and equal to its checksum."""
+
+    folder: Path
+    manifest: Manifest
+    golden: Golden
+
+    @cached_property
+    def item_ids(self) -> list[ItemId]:
+        """The catalogue: item_ids[i] belongs to row i. Read when first asked for.
+
+        Raises:
+            ArtifactError: the file is malformed, or has more or fewer ids than the manifest says.
+        """
+        path = self.folder / ITEM_IDS
+        try:
+            item_ids = _ITEM_IDS.validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: {_first(error)}") from None
+        if len(item_ids) != self.manifest.n_items:
+            raise ArtifactError(
+                f"{path}: {len(item_ids)} ids, the manifest says {self.manifest.n_items}"
+            )
+        return item_ids
+
+    def graph_path(self, graph: GraphName) -> Path:
+        """Where the graph's file is.
+
+        Raises:
+            ArtifactError: the artifact carries no such graph.
+        """
+        fact = self.manifest.graphs.get(graph)
+        if fact is None:
+            raise ArtifactError(f"{self.folder}: the artifact carries no graph '{graph}'")
+        return self.folder / fact.file
+
+    def item_embeddings(self) -> Floats:
+        """The mapped item table, (n_items + 1, D); the last row is for unknown items.
+
+        Raises:
+            ArtifactError: the file is no such table.
+        """
+        path = self.folder / ITEM_EMBEDDINGS
+        expected = (self.manifest.n_items + 1, self.manifest.architecture.width)
+        try:
+            table: Floats = np.load(path, mmap_mode="r")
+        except (ValueError, OSError) as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        if table.shape != expected or table.dtype != np.float32:
+            raise ArtifactError(
+                f"{path}: {table.dtype} {table.shape}, the manifest says float32 {expected}"
+            )
+        return table
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """Reads and verifies the artifact in `folder`, which is named `<name>/<version>`.
+
+    Raises:
+        ArtifactError: a file is missing, is not listed in the manifest, differs from its size or
+            checksum there, or is malformed; or the folder has another name than the manifest
+            says. The message names the file.
+    """
+    manifest = _read_manifest(folder)
+    _check_folder(folder, manifest)
+    listed = {*manifest.files, MANIFEST, MANIFEST_CHECKSUM}
+    for path in sorted(folder.iterdir()):
+        if path.name not in listed:
+            raise ArtifactError(f"{path}: the manifest does not list this file")
+    for name in (*_NEEDED, *(graph.file for graph in manifest.graphs.values())):
+        if name not in manifest.files:
+            raise ArtifactError(f"{folder / MANIFEST}: does not list the file {name}")
+    for name, fact in manifest.files.items():
+        _verify(folder / name, fact)
+    return Artifact(folder, manifest, _read_json(folder / GOLDEN, Golden))
+
+
+def find_artifacts(root: Path) -> list[Path]:
+    """The folder of each model's newest version: the default model first, the others by name.
+
+    `root` holds models (`<name>/<version>/`), or is the folder of one model, or of one version.
+    The file `default` in `root` names the default model; without it the first by name is.
+
+    Raises:
+        ArtifactError: `root` holds no artifact, or not the one that `default` names.
+    """
+    if (root / MANIFEST).is_file():
+        return [root.resolve()]
+    if not root.is_dir():
+        raise ArtifactError(f"{root}: there is no such folder")
+    if versions := _versions(root):
+        return [versions[-1].resolve()]
+    models = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
+    newest = {model.name: versions[-1] for model in models if (versions := _versions(model))}
+    if not newest:
+        raise ArtifactError(f"{root}: no artifact here; expected <name>/<version>/{MANIFEST}")
+    choice = root / DEFAULT
+    if choice.is_file():
+        name = choice.read_text().strip()
+        if name not in newest:
+            raise ArtifactError(f"{choice}: no model '{name:.60}' here, only {', '.join(newest)}")
+        newest = {name: newest[name]} | newest
+    return list(newest.values())
+
+
+def _versions(model: Path) -> list[Path]:
+    """The folders of a model's versions, oldest first."""
+    folders = [path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name))
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path, checksum_path = folder / MANIFEST, folder / MANIFEST_CHECKSUM
+    for needed in (path, checksum_path):
+        if not needed.is_file():
+            raise ArtifactError(f"{needed}: missing")
+    if checksum_path.read_bytes() != manifest_checksum_line(path):
+        raise ArtifactError(f"{path}: differs from the checksum in {checksum_path}")
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    version = found.get("format_version") if isinstance(found, dict) else None
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format version {version}, this version of Persona reads {FORMAT_VERSION}; "
+            "export the run again"
+        )
+    return _read_json(path, Manifest)
+
+
+def _check_folder(folder: Path, manifest: Manifest) -> None:
+    place = folder.resolve()
+    expected = (manifest.name, manifest.version)
+    if (place.parent.name, place.name) != expected:
+        raise ArtifactError(
+            f"{folder}: the manifest says model '{manifest.name}' version {manifest.version}, so "
+            f"the folder must end in {'/'.join(expected)}"
+        )
+
+
+def _verify(path: Path, fact: FileFact) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing")
+    actual = checksum(path)
+    if actual != fact:
+        raise ArtifactError(
+            f"{path}: {actual.bytes} bytes with SHA-256 {actual.sha256}, "
+            f"the manifest says {fact.bytes} bytes with {fact.sha256}"
+        )
+
+
+def _read_json(path: Path, kind: type[Kind]) -> Kind:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem in one line: where it is, and what."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

@@ -1,0 +1,58 @@
+"""Writes an artifact's folder whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from persona.artifact.errors import ArtifactError
+from persona.artifact.format import (
+    MANIFEST,
+    MANIFEST_CHECKSUM,
+    Manifest,
+    check_name,
+    checksum,
+    manifest_checksum_line,
+)
+
+
+@contextmanager
+def new_version(root: Path, name: str, version: str) -> Iterator[Path]:
+    """A folder to fill, which becomes `root/<name>/<version>/` by one rename at the end.
+
+    Raises:
+        ArtifactError: that version is there already, or the name or version is not allowed.
+    """
+    check_name(name, version)
+    target = root / name / version
+    if target.exists():
+        raise ArtifactError(f"{target} exists; versions are never overwritten, choose another")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
+    try:
+        yield building
+        os.sync()
+        building.chmod(0o755)  # mkdtemp's 0700 would lock out the container's user
+        building.rename(target)
+    except BaseException:
+        shutil.rmtree(building)
+        raise
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest, with the checksums of all other files of the folder, and its own."""
+    written = {MANIFEST, MANIFEST_CHECKSUM}
+    files = {
+        path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name not in written
+    }
+    manifest = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    (folder / MANIFEST_CHECKSUM).write_bytes(manifest_checksum_line(folder / MANIFEST))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes readable JSON."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""The command line: one module for each verb, which imports its room when the verb runs."""

@@ -1,0 +1,79 @@
+"""`persona evaluate`: a run against the baselines, or against another run, on its test cases."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from model.report.run_evaluation import ComparedScorer, RunEvaluation
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Click file, in place of the recipe's `data.path`.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another run on the same data and split, to compare with."),
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = (
+        "HR@1,HR@5,HR@10,HR@20,NDCG@5,NDCG@10,NDCG@20,MRR@5,MRR@10,MRR@20"
+    ),
+) -> None:
+    """Rank every item for every test case, by the encoder and by the baselines.
+
+    The baselines are popularity, repeat-last, Markov chains of first and second order, and
+    item-kNN, fitted on the same training clicks. The command writes the full result into the
+    run's folder: report.html for people and evaluation.json for programs.
+
+    Example: persona evaluate runs/news --data msnbc990928.seq --against runs/other
+    """
+    from model.evaluation.metrics import METRICS
+    from model.report.evaluation_json import as_json
+    from model.report.page import html_report
+    from model.report.run_evaluation import evaluate_run
+    from model.training.run import EVALUATION, load_data, read_run_recipe, split, write_json
+
+    shown = metrics.split(",")
+    if unknown := [name for name in shown if name not in METRICS]:
+        raise typer.BadParameter(f"no metric {unknown[0]!r}; known are {', '.join(METRICS)}")
+    console = Console()
+    recipe = read_run_recipe(run)
+    histories, fact = load_data(recipe, data)
+    with console.status("ranking"):
+        evaluation = evaluate_run(run, fact, split(histories, recipe.data), against)
+    console.print(_table(evaluation, shown))
+    for other in evaluation.baselines:
+        console.print(_difference(other, other.evaluation.name))
+    if evaluation.against is not None:
+        console.print(_difference(evaluation.against.encoder, evaluation.against.folder))
+    write_json(run / EVALUATION, as_json(evaluation))
+    report = run / "report.html"
+    report.write_text(html_report(evaluation))
+    console.print(f"report: {report}", style="dim")
+
+
+def _table(evaluation: "RunEvaluation", metrics: list[str]) -> Table:
+    """Means, one column per scorer."""
+    cases = evaluation.encoder.metrics.cases
+    table = Table(title=f"{evaluation.recipe.name}: {cases:,} test cases, every item ranked")
+    table.add_column("")
+    for scorer in evaluation.scorers:
+        table.add_column(scorer.name, justify="right")
+    for metric in metrics:
+        table.add_row(metric, *(f"{scorer.metrics[metric]:.4f}" for scorer in evaluation.scorers))
+    return table
+
+
+def _difference(other: "ComparedScorer", name: str) -> str:
+    """The encoder's advantage over another scorer, in one line."""
+    from model.report.run_evaluation import HEADLINE
+
+    found = other.advantage[HEADLINE]
+    low, high = found.difference.low, found.difference.high
+    interval = f"(95 % {low:+.4f} to {high:+.4f})"
+    return f"{HEADLINE} over {name}: {found.difference.mean:+.4f} {interval}, {found.p_text}"

@@ -1,0 +1,184 @@
+"""`persona explain`: which clicks a user embedding looks at, as a table and a picture."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from persona.contract import Embeddings, Floats, ItemId, Result, Scores
+    from persona.engine.model import Model
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def explain(
+    history: Annotated[
+        str, typer.Option(help="Item ids, oldest to newest: with commas, or as a JSON list.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Also draw a picture: .png, .svg or .pdf.")
+    ] = None,
+    artifacts: Annotated[Path, typer.Option(help="Folder of NAME/VERSION/.")] = Path("artifacts"),
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model.  [default: the default model]")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Draw every block and head at every position.")
+    ] = False,
+    candidates: Annotated[
+        str | None,
+        typer.Option(help="Item ids: show which clicks speak for each (source-target models)."),
+    ] = None,
+) -> None:
+    """Show what the user embedding of one history looks at.
+
+    Prints the weight of every click for each head, and first the start token's. Needs no service.
+    A star marks an item that the model does not know.
+
+        persona explain --history "frontpage,news,news,sports" --output attention.png
+    """
+    if output is not None and output.suffix not in FORMATS:
+        raise typer.BadParameter(f"{output}: the picture's name ends with {', '.join(FORMATS)}")
+    if full and candidates is not None:
+        raise typer.BadParameter("give --full or --candidates, not both")
+    if full and output is None:
+        raise typer.BadParameter("--full draws a picture: give --output")
+    from persona.engine import Engine
+
+    reader = _Reader(Engine.open(artifacts).registry.find(model), history)
+    if candidates is not None:
+        reader.show_candidates(candidates, output)
+    else:
+        reader.show_embedding(output, full=full)
+    if output is not None:
+        Console().print(f"{output} drawn", style="dim", highlight=False)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One history, as one model reads it."""
+
+    model: "Model"
+    history: str
+
+    def show_embedding(self, output: Path | None, *, full: bool) -> None:
+        """The weights that the embedding is read from; in the picture, on request, all weights."""
+        from persona.contract import Embeddings
+
+        pooled = self._ask(Embeddings("pooled"))
+        assert pooled.pooled_attention is not None  # noqa: S101  # what was wanted
+        clicks = self._names(pooled)
+        _print_clicks(clicks, pooled.pooled_attention)
+        if output is None:
+            return
+        from persona.cli.attention_plot import draw_full, draw_pooled, save
+
+        about = self._about(pooled)
+        if full:
+            weights = self._ask(Embeddings("full")).full_attention
+            assert weights is not None  # noqa: S101  # what was wanted
+            title = f"{self._title}: what every position looks at"
+            save(draw_full(clicks, weights, title, about), output)
+        else:
+            title = f"{self._title}: what the user embedding looks at"
+            save(draw_pooled(clicks, pooled.pooled_attention, title, about), output)
+
+    def show_candidates(self, candidates: str, output: Path | None) -> None:
+        """Which clicks speak for each candidate."""
+        from persona.contract import Scores
+
+        chosen = item_ids(candidates, self.model.artifact.item_ids)
+        if not chosen:
+            raise typer.BadParameter("--candidates names no item")
+        result = self._ask(Scores([chosen], attention=True))
+        scores, weights = result.scores, result.candidate_attention
+        assert scores is not None and weights is not None  # noqa: S101, PT018  # what was wanted
+        clicks = self._names(result)
+        _print_candidates(chosen, scores, clicks, weights)
+        if output is None:
+            return
+        from persona.cli.attention_plot import draw_candidates, save
+
+        rated = [f"{item}  {score:+.2f}" for item, score in zip(chosen, scores, strict=True)]
+        title = f"{self._title}: which clicks speak for a candidate"
+        about = f"{self._about(result)}; scores beside names"
+        save(draw_candidates(clicks, rated, weights, title, about), output)
+
+    def _ask(self, want: "Embeddings | Scores") -> "Result":
+        from persona.contract import ITEM_ID, Query
+
+        clicks = item_ids(self.history, self.model.artifact.item_ids)
+        return self.model.run(Query({ITEM_ID: [clicks]}, want)).histories[0]
+
+    @property
+    def _title(self) -> str:
+        return f"{self.model.manifest.name} {self.model.manifest.version}"
+
+    def _names(self, result: "Result") -> list[str]:
+        known = set(self.model.artifact.item_ids)
+        return [str(item) if item in known else f"{item}*" for item in result.items]
+
+    def _about(self, result: "Result") -> str:
+        kind = self.model.manifest.architecture
+        parts = [
+            f"{kind.similarity} similarity, {kind.normalisation}, {kind.pooling} pooling",
+            f"{len(result.items)} clicks",
+        ]
+        if result.truncated:
+            parts.append(f"older and left out: {result.truncated}")
+        if result.unknown:
+            parts.append("* unknown item")
+        return "; ".join(parts)
+
+
+def item_ids(text: str, catalogue: "Sequence[ItemId]") -> "list[ItemId]":
+    """The items that a text names, as the catalogue writes them, integers too.
+
+    A text that starts with `[` is a JSON list, for names with commas in them.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            named = [str(item) for item in json.loads(text)]
+        except json.JSONDecodeError as error:
+            raise typer.BadParameter(f"the list of items is not JSON: {error}") from None
+    else:
+        named = [part.strip() for part in text.split(",") if part.strip()]
+    # Where both 7 and "7" are items, the text means the string.
+    known = {str(item): item for item in sorted(catalogue, key=lambda item: isinstance(item, str))}
+    return [known.get(name, name) for name in named]
+
+
+def _print_clicks(clicks: Sequence[str], weights: "Floats") -> None:
+    """A row a click, oldest first, below the start token."""
+    table = Table("", "click")
+    for head in range(len(weights)):
+        table.add_column(f"head {head + 1}", justify="right")
+    highest = weights.max(axis=1)
+    for at, click in enumerate(["start token", *clicks]):
+        cells = [
+            f"[bold]{weight:.3f}[/bold]" if weight == top else f"{weight:.3f}"
+            for weight, top in zip(weights[:, at], highest, strict=True)
+        ]
+        table.add_row(str(at) if at else "", escape(click), *cells, end_section=at == 0)
+    Console().print(table)
+
+
+def _print_candidates(
+    candidates: "Sequence[ItemId]", scores: "Floats", clicks: Sequence[str], weights: "Floats"
+) -> None:
+    """A row a candidate: its score, and for each head the click that speaks for it most."""
+    table = Table("candidate")
+    table.add_column("score", justify="right")
+    for head in range(weights.shape[1]):
+        table.add_column(f"head {head + 1} looks most at")
+    for candidate, score, heads in zip(candidates, scores, weights, strict=True):
+        most = [f"{clicks[row.argmax()]} {row.max():.3f}" for row in heads] if clicks else []
+        table.add_row(escape(str(candidate)), f"{score:+.3f}", *map(escape, most))
+    Console().print(table)

@@ -1,0 +1,35 @@
+"""`persona export`: a run into an artifact."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
+    name: Annotated[str, typer.Option(help="Name of the model, as requests give it.")],
+    version: Annotated[str, typer.Option(help="A number; the highest is served.")] = "1",
+    output: Annotated[Path, typer.Option(help="Root folder of the artifacts.")] = Path("artifacts"),
+) -> None:
+    """Turn a run into an artifact that the service loads.
+
+    The ONNX graphs are compared with PyTorch over a grid of shapes. A difference beyond the
+    tolerance stops the export and leaves nothing behind. A run that has not been evaluated, or
+    that ranks worse than popularity, is exported with a warning.
+
+    Example: persona export runs/news --name news --version 1 --output artifacts
+    """
+    from export.run import export_run, quality_warning
+
+    artifact = export_run(run, name, version, output)
+    size = sum(path.stat().st_size for path in artifact.folder.iterdir())
+    difference = artifact.manifest.parity.worst_absolute_difference
+    Console().print(
+        f"{artifact.folder}: {size / 1000:,.0f} kB, PyTorch and ONNX Runtime differ by at most "
+        f"{difference:.1e}"
+    )
+    if warning := quality_warning(artifact.manifest.metrics):
+        Console(stderr=True, highlight=False).print(f"warning: {warning}", style="yellow")
+    Console().print(f"next: persona serve --artifacts {output}", style="dim")

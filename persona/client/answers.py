@@ -1,0 +1,147 @@
+"""Reads the service's answers: from JSON to arrays and dataclasses."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from persona.contract import Floats
+from persona.results import (
+    CandidateAttention,
+    Encoded,
+    FullAttention,
+    PooledAttention,
+    Scored,
+    ScoredUser,
+    User,
+    check_same_version,
+)
+
+T = TypeVar("T")
+
+
+class Malformed(Exception):
+    """A part of the answer is missing or has the wrong type; `wire.read` adds the address."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that the service offers."""
+
+    name: str
+    version: str
+    facts: dict[str, object]  # everything that `GET /v1/models` says about it
+
+
+def encoded(expected: int, answer: Any) -> Encoded:
+    """The answer of `/v1/encode` to `expected` histories, with embeddings in base64."""
+    users = _users(expected, answer)
+    model, version = _get(answer, "model", str), _get(answer, "version", str)
+    return Encoded(model, version, _embeddings(users), [_user(user) for user in users])
+
+
+def scored(expected: int, answer: Any) -> Scored:
+    """The answer of `/v1/score` to `expected` histories."""
+    users = [_scored_user(user) for user in _users(expected, answer)]
+    return Scored(_get(answer, "model", str), _get(answer, "version", str), users)
+
+
+def models(answer: Any) -> list[ModelCard]:
+    """The answer of `/v1/models`."""
+    return [
+        ModelCard(_get(model, "name", str), _get(model, "version", str), model)
+        for model in _get(answer, "models", list)
+    ]
+
+
+def joined_encoded(parts: Sequence[Encoded]) -> Encoded:
+    """The answers to the parts of one call, at least one, as one.
+
+    Raises:
+        ModelChanged: they come from different versions.
+    """
+    first = parts[0]
+    for part in parts:
+        check_same_version(first, part)
+    embeddings = np.concatenate([part.embeddings for part in parts])
+    users = [user for part in parts for user in part.users]
+    return Encoded(first.model, first.version, embeddings, users)
+
+
+def joined_scored(parts: Sequence[Scored]) -> Scored:
+    """The answers to the parts of one call, at least one, as one.
+
+    Raises:
+        ModelChanged: they come from different versions.
+    """
+    first = parts[0]
+    for part in parts:
+        check_same_version(first, part)
+    return Scored(first.model, first.version, [user for part in parts for user in part.users])
+
+
+def _users(expected: int, answer: Any) -> list[Any]:
+    users = _get(answer, "users", list)
+    if len(users) != expected:
+        raise Malformed(f"{len(users)} users for {expected} histories")
+    return users
+
+
+def _embeddings(users: Sequence[Any]) -> Floats:
+    texts = [_get(user, "embedding", str) for user in users]
+    try:
+        flat = np.frombuffer(b"".join(base64.b64decode(t, validate=True) for t in texts), "<f4")
+        rows = flat.reshape(len(texts), -1 if texts else 0)
+    except ValueError as error:
+        raise Malformed(f"'embedding': {error}") from error
+    return rows.astype(np.float32)
+
+
+def _user(user: Any) -> User:
+    return User(**_counts(user), attention=_attention(user.get("attention")))
+
+
+def _scored_user(user: Any) -> ScoredUser:
+    scores = _floats(user, "scores")
+    attention = _candidate_attention(user.get("attention"), len(scores))
+    return ScoredUser(**_counts(user), scores=scores, attention=attention)
+
+
+def _counts(user: Any) -> dict[str, Any]:
+    counts = {name: _get(user, name, int) for name in ("used", "truncated", "unknown")}
+    return {"id": user.get("id"), **counts}
+
+
+def _attention(attention: Any) -> PooledAttention | FullAttention | None:
+    if attention is None:
+        return None
+    items = _get(attention, "items", list)
+    if "blocks" in attention:
+        return FullAttention(items, _floats(attention, "blocks"))
+    return PooledAttention(items, _floats(attention, "weights"), _floats(attention, "start"))
+
+
+def _candidate_attention(attention: Any, candidates: int) -> CandidateAttention | None:
+    if attention is None:
+        return None
+    items, weights = _get(attention, "items", list), _floats(attention, "weights")
+    if candidates == 0:
+        weights = np.empty((0, 0, len(items)), np.float32)
+    return CandidateAttention(items, weights)
+
+
+def _floats(fields: Any, name: str) -> Floats:
+    values = _get(fields, name, list)
+    try:
+        return np.asarray(values, np.float32)  # null, the score of an unknown item, becomes NaN
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"'{name}': {error}") from error
+
+
+def _get(fields: Any, name: str, kind: type[T]) -> T:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(value, kind):
+        raise Malformed(f"'{name}' is missing or not of type {kind.__name__}")
+    return value

@@ -1,0 +1,257 @@
+"""`Client` blocks, `AsyncClient` awaits: the same methods with the same arguments."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from typing import Self, TypeVar, Unpack
+
+import httpx
+
+from persona.client import answers, wire
+from persona.client.answers import ModelCard
+from persona.client.connection import Connection, Options
+from persona.client.wire import Call
+from persona.contract import AttentionDetail, ItemId, NotReady, PersonaError, UnknownItems
+from persona.results import Encoded, History, Scored
+
+T = TypeVar("T")
+DEFAULT_URL = "http://127.0.0.1:8000"
+PROBE_INTERVAL_S = 0.1
+
+
+class Client(Connection):
+    """Talks to a Persona service; threads may share it. Use it in a `with` block.
+
+    The client tries again after connection errors and after the answers 429, 503 and 504, with
+    growing pauses or after the pause that the service asks for. Every method raises the errors
+    of `persona.contract` and `persona.client.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(url, options)
+        self._http = httpx.Client(
+            base_url=url, timeout=self._timeout_s, headers=self._headers, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; the client cannot be used afterwards."""
+        self._http.close()
+
+    def encode(
+        self,
+        histories: Iterable[History],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        attention: AttentionDetail = "none",
+        unknown_items: UnknownItems = "token",
+    ) -> Encoded:
+        """Computes the user embeddings of any number of histories.
+
+        Args:
+            histories: each a sequence of item ids, oldest to newest, or a mapping
+                `{"id": ..., "items": [...]}` whose id comes back with the result.
+            model: name of the model; None for the service's default.
+            version: version of the model; None for the newest.
+            attention: `pooled` adds the weights in the position that the embedding is read
+                from, `full` adds the matrices of every block.
+            unknown_items: for items that the model does not know, `token` encodes a click on
+                an unknown item, `drop` leaves the click out, `error` refuses the request.
+        """
+        calls = wire.encode_calls(
+            histories,
+            self._limits,
+            model=model,
+            version=version,
+            attention=attention,
+            unknown_items=unknown_items,
+        )
+        return answers.joined_encoded([self._send(call) for call in calls])
+
+    def score(
+        self,
+        histories: Sequence[History],
+        candidates: Sequence[ItemId] | Sequence[Sequence[ItemId]],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        attention: bool = False,
+        unknown_items: UnknownItems = "token",
+    ) -> Scored:
+        """Scores `candidates` as each history's next click.
+
+        Args:
+            histories: as for `encode`.
+            candidates: item ids for all histories, or one list for each history.
+            model: as for `encode`.
+            version: as for `encode`.
+            attention: adds how much each click speaks for each candidate.
+            unknown_items: as for `encode`. The score of an unknown candidate is NaN, unless
+                `error` refuses the request.
+        """
+        calls = wire.score_calls(
+            histories,
+            candidates,
+            self._limits,
+            model=model,
+            version=version,
+            attention=attention,
+            unknown_items=unknown_items,
+        )
+        return answers.joined_scored([self._send(call) for call in calls])
+
+    def models(self) -> list[ModelCard]:
+        """The models that the service offers."""
+        return self._send(wire.models_call())
+
+    def ready(self) -> bool:
+        """Asks the service once whether it can answer now."""
+        return self._not_ready() is None
+
+    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+        """Returns once the service can answer.
+
+        Raises:
+            NotReady: it could not within `timeout_s`; the message has the last reason.
+        """
+        deadline = time.monotonic() + timeout_s
+        while reason := self._not_ready():
+            if time.monotonic() >= deadline:
+                raise _never_ready(self.url, timeout_s, reason)
+            time.sleep(PROBE_INTERVAL_S)
+
+    def _not_ready(self) -> PersonaError | None:
+        try:
+            self._send_once(wire.ready_call())
+        except PersonaError as error:
+            return error
+        return None
+
+    def _send(self, call: Call[T]) -> T:
+        for attempt in self._tries():
+            with attempt:
+                return self._send_once(call)
+        raise AssertionError("stamina raises after the last attempt")
+
+    def _send_once(self, call: Call[T]) -> T:
+        with self._failures():
+            response = self._http.request(call.method, call.path, content=call.content)
+        return wire.read(call, response)
+
+
+class AsyncClient(Connection):
+    """`Client` for asyncio: the same methods, awaited; use it in `async with`."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(url, options)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=self._timeout_s, headers=self._headers, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections; the client cannot be used afterwards."""
+        await self._http.aclose()
+
+    async def encode(
+        self,
+        histories: Iterable[History],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        attention: AttentionDetail = "none",
+        unknown_items: UnknownItems = "token",
+    ) -> Encoded:
+        """As `Client.encode`."""
+        calls = wire.encode_calls(
+            histories,
+            self._limits,
+            model=model,
+            version=version,
+            attention=attention,
+            unknown_items=unknown_items,
+        )
+        return answers.joined_encoded([await self._send(call) for call in calls])
+
+    async def score(
+        self,
+        histories: Sequence[History],
+        candidates: Sequence[ItemId] | Sequence[Sequence[ItemId]],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        attention: bool = False,
+        unknown_items: UnknownItems = "token",
+    ) -> Scored:
+        """As `Client.score`."""
+        calls = wire.score_calls(
+            histories,
+            candidates,
+            self._limits,
+            model=model,
+            version=version,
+            attention=attention,
+            unknown_items=unknown_items,
+        )
+        return answers.joined_scored([await self._send(call) for call in calls])
+
+    async def models(self) -> list[ModelCard]:
+        """As `Client.models`."""
+        return await self._send(wire.models_call())
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        return await self._not_ready() is None
+
+    async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+        """As `Client.wait_until_ready`."""
+        deadline = time.monotonic() + timeout_s
+        while reason := await self._not_ready():
+            if time.monotonic() >= deadline:
+                raise _never_ready(self.url, timeout_s, reason)
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _not_ready(self) -> PersonaError | None:
+        try:
+            await self._send_once(wire.ready_call())
+        except PersonaError as error:
+            return error
+        return None
+
+    async def _send(self, call: Call[T]) -> T:
+        async for attempt in self._tries():
+            with attempt:
+                return await self._send_once(call)
+        raise AssertionError("stamina raises after the last attempt")
+
+    async def _send_once(self, call: Call[T]) -> T:
+        with self._failures():
+            response = await self._http.request(call.method, call.path, content=call.content)
+        return wire.read(call, response)
+
+
+def _never_ready(url: str, timeout_s: float, reason: PersonaError) -> NotReady:
+    return NotReady(f"{url} did not become ready within {timeout_s:g} s: {reason}")

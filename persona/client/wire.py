@@ -1,0 +1,253 @@
+"""Writes requests and reads answers, without any input or output.
+
+`Client` and `AsyncClient` share all of this; they differ only in how a request travels.
+docs/http-api.md describes the protocol.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+
+import httpx
+import numpy as np
+import orjson
+
+from persona.client import answers
+from persona.client.answers import ModelCard
+from persona.client.errors import ServerError, UnexpectedAnswer
+from persona.contract import (
+    AttentionDetail,
+    DeadlineExceeded,
+    InvalidRequest,
+    ItemId,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    PersonaError,
+    RequestTooLarge,
+)
+from persona.results import Encoded, History, Scored
+
+T = TypeVar("T")
+
+ERRORS: dict[int, type[PersonaError]] = {
+    404: ModelNotFound,
+    413: RequestTooLarge,
+    422: InvalidRequest,
+    429: Overloaded,
+    500: ServerError,
+    503: NotReady,
+    504: DeadlineExceeded,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may carry; the client parts longer inputs into several requests."""
+
+    histories: int = 1024
+    full_attention_histories: int = 8  # their answer grows with the square of the length
+    scores: int = 1_000_000  # histories times candidates
+    body_bytes: int = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, and how to read its answer."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[Any], T]  # from the answer's JSON
+    content: bytes | None = None
+    start: int = 0  # index of the request's first history in the whole input
+    own_candidates: bool = False  # a list of candidates for each history
+
+
+def encode_calls(
+    histories: Iterable[History], limits: Limits, *, attention: AttentionDetail, **options: object
+) -> Iterator[Call[Encoded]]:
+    """The requests that encode `histories`, in order; at least one.
+
+    Raises:
+        InvalidRequest: a history cannot be written as JSON.
+    """
+    if attention == "full":
+        limits = replace(limits, histories=limits.full_attention_histories)
+    head = _head(options | {"attention": attention, "encoding": "base64"})
+    for start, part in _parts(_rows({"histories": histories}), limits, len(head)):
+        body = _body(head, ["histories"], part)
+        yield Call("POST", "/v1/encode", partial(answers.encoded, len(part)), body, start)
+
+
+def score_calls(
+    histories: Sequence[History],
+    candidates: Sequence[ItemId] | Sequence[Sequence[ItemId]],
+    limits: Limits,
+    **options: object,
+) -> Iterator[Call[Scored]]:
+    """The requests that score `candidates`, in order; at least one.
+
+    Raises:
+        InvalidRequest: an id cannot be written as JSON, or the numbers of histories and of
+            lists of candidates differ.
+    """
+    own = len(candidates) > 0 and not isinstance(candidates[0], str | int | np.integer)
+    if own and len(candidates) != len(histories):
+        message = f"{len(candidates)} lists of candidates for {len(histories)} histories"
+        raise InvalidRequest(message, "candidates")
+    head = _head(options if own else options | {"candidates": candidates})
+    columns = {"histories": histories} | ({"candidates": candidates} if own else {})
+    limits = _within_scores(limits, candidates, own)
+    for start, part in _parts(_rows(columns), limits, len(head)):
+        read_scores = partial(answers.scored, len(part))
+        yield Call("POST", "/v1/score", read_scores, _body(head, columns, part), start, own)
+
+
+def models_call() -> Call[list[ModelCard]]:
+    """The request for the models on offer."""
+    return Call("GET", "/v1/models", answers.models)
+
+
+def ready_call() -> Call[None]:
+    """The request that fails with `NotReady` until the service can answer."""
+    return Call("GET", "/health/ready", lambda _: None)
+
+
+def read(call: Call[T], response: httpx.Response) -> T:
+    """The answer's value.
+
+    Raises:
+        PersonaError: the one that the answer's status stands for, or `UnexpectedAnswer`.
+    """
+    if response.status_code != 200:
+        raise _error(call, response)
+    try:
+        return call.read(_json(response))
+    except answers.Malformed as error:
+        message = f"{call.method} {response.url}: cannot read the answer: {error}"
+        raise UnexpectedAnswer(message) from error
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError as error:
+        raise answers.Malformed(f"it is not JSON: {error}") from error
+
+
+def _head(options: Mapping[str, object]) -> bytes:
+    given = {name: value for name, value in options.items() if value is not None}
+    return _dump(given, "the request")
+
+
+def _dump(value: object, what: str, history: int | None = None) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError as error:
+        message = f"{what} cannot be written as JSON: {error}"
+        raise InvalidRequest(message, history=history) from error
+
+
+def _rows(columns: Mapping[str, Iterable[object]]) -> Iterator[tuple[bytes, ...]]:
+    """The JSON of each history, and of its candidates where it has its own."""
+    for index, values in enumerate(zip(*columns.values(), strict=True)):
+        yield tuple(
+            _dump(value, f"{name}[{index}]", index)
+            for name, value in zip(columns, values, strict=True)
+        )
+
+
+def _within_scores(limits: Limits, candidates: Sequence[Any], own: bool) -> Limits:
+    longest = max(map(len, candidates)) if own else len(candidates)
+    most = max(1, limits.scores // max(1, longest))
+    return replace(limits, histories=min(limits.histories, most))
+
+
+def _parts(
+    rows: Iterable[tuple[bytes, ...]], limits: Limits, head_bytes: int
+) -> Iterator[tuple[int, list[tuple[bytes, ...]]]]:
+    """Index of the first row and the rows of each request; a row too large goes alone."""
+    overhead = head_bytes + len(b',"histories":[],"candidates":[]}')
+    start, part, size = 0, list[tuple[bytes, ...]](), overhead
+    for index, row in enumerate(rows):
+        row_bytes = sum(len(piece) + 1 for piece in row)
+        if part and (len(part) == limits.histories or size + row_bytes > limits.body_bytes):
+            yield start, part
+            start, part, size = index, [], overhead
+        part.append(row)
+        size += row_bytes
+    if part or start == 0:
+        yield start, part
+
+
+def _body(head: bytes, columns: Iterable[str], part: Sequence[tuple[bytes, ...]]) -> bytes:
+    """The JSON object `head` with one more key for each column."""
+    keys = [
+        b',"%b":[%b]' % (name.encode(), b",".join(row[at] for row in part))
+        for at, name in enumerate(columns)
+    ]
+    return head[:-1] + b"".join(keys) + b"}"
+
+
+def _error(call: Call[Any], response: httpx.Response) -> PersonaError:
+    code, message, path = _error_fields(response)
+    kind = ERRORS.get(response.status_code, UnexpectedAnswer)
+    if kind is ModelNotFound and code != "model_not_found":
+        kind = UnexpectedAnswer  # another server, or the address lacks a prefix
+    if not message:
+        text = response.text[:200].strip()
+        message = f"{call.method} {response.url} answers {response.status_code}: {text}"
+    error = _invalid(call, message, path) if kind is InvalidRequest else kind(message)
+    error.retry_after_s = _retry_after_s(response)
+    return error
+
+
+def _error_fields(response: httpx.Response) -> tuple[str, str, list[Any]]:
+    """Code, message and path; empty where the body does not have the service's error shape."""
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return "", "", []
+    match body:
+        case {"error": {"code": str(code), "message": str(message), "path": list(path)}}:
+            return code, message, path
+    return "", "", []
+
+
+def _invalid(call: Call[Any], message: str, path: Sequence[Any]) -> InvalidRequest:
+    """The error, with the history counted over the whole call and not over this request."""
+    part = str(path[0]) if path and path[0] != "histories" else "clicks"
+    place = _place(call, path)
+    if "history" in place:
+        inside, place["history"] = place["history"], call.start + place["history"]
+        message = re.sub(rf"^history {inside}\b", f"history {place['history']}", message)
+    return InvalidRequest(message, part, **place)
+
+
+def _place(call: Call[Any], path: Sequence[Any]) -> dict[str, int]:
+    """History, click and candidate that the path in the request leads to."""
+    steps = [step for step in path if step != "items"]  # of {"id": ..., "items": [...]}
+    match (call.own_candidates, *steps):
+        case (_, "histories", int(history), int(click), *_):
+            return {"history": history, "click": click}
+        case (_, "histories", int(history), *_):
+            return {"history": history}
+        case (True, "candidates", int(history), int(candidate), *_):
+            return {"history": history, "candidate": candidate}
+        case (True, "candidates", int(history), *_):
+            return {"history": history}
+        case (False, "candidates", int(candidate), *_):
+            return {"candidate": candidate}
+    return {}
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds to wait; None for the header's other form, a date, which only proxies send."""
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None

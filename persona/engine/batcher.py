@@ -1,0 +1,251 @@
+"""Micro-batching for CPUs: histories of similar length share a run, and none waits for company.
+
+A worker process has one core, so it computes runs inline on its event loop: a second thread would
+add hand-overs and compete for the same core. The batcher has no timer. It first lets the loop read
+what has arrived, then plans runs until they fill `max_batch_tokens` or the queue is empty, pads all
+of them, computes all, and answers all: a run pushes Python's code and data out of the core's
+caches, and this way that is paid once a turn.
+
+The queue holds pieces, not histories. A query is sorted by length when it arrives, and cut into
+pieces that a run can take whole. So a large query costs the queue no more than a few small ones.
+
+Each piece has a due time: its arrival, plus `STRETCH_S` for each token of its own query that is
+computed before it. The piece that is due first leads the next run. A large query thus gives way to
+small ones that arrive after it, but nothing that arrives after a piece was due goes before it, so
+none starves. Pieces of the nearest lengths fill up the run. docs/batching.md has the picture.
+"""
+
+import asyncio
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+from persona.contract import Overloaded
+from persona.engine.runs import Input, Output, Piece, Run, Submission, cut, fits
+from persona.engine.timeouts import Timeouts
+
+STRETCH_S = 30e-6  # about ten times what it takes to compute a token
+MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class RunStats:
+    """What one run took, and what it left in the queue."""
+
+    histories: int
+    tokens: int  # real clicks, start tokens and candidates
+    computed_tokens: int  # the same with padding
+    queued_tokens: int
+
+
+class Batcher(Generic[Input, Output]):
+    """Queues the inputs of queries and computes them in runs; belongs to one event loop.
+
+    Args:
+        prepare: `prepare(group, inputs)` returns what computes them, one output an input.
+        max_batch_tokens: of a run, padding included.
+        max_queue_tokens: that may wait.
+        on_run: called after every run that succeeded.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Any, list[Input]], Callable[[], Sequence[Output]]],
+        *,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+        on_run: Callable[[RunStats], None] = lambda _: None,
+    ) -> None:
+        self._prepare = prepare
+        self._max_batch_tokens = max_batch_tokens
+        self._max_queue_tokens = max_queue_tokens
+        self._on_run = on_run
+        self._numbers = count()
+        self._waiting: dict[int, Piece[Input, Output]] = {}  # by number
+        self._due: list[tuple[float, int]] = []  # a heap; may still name pieces that left
+        self._queues: dict[Hashable, list[tuple[int, float, int]]] = {}  # sorted places, by group
+        self._scheduled = False
+        self._arrived = False  # whether something did since the loop last looked for more
+        self._timeouts = Timeouts()
+        self.queued_tokens = 0
+
+    def submit(
+        self,
+        group: Hashable,
+        inputs: Sequence[Input],
+        tokens: Sequence[int],
+        finish: Callable[[Sequence[Output]], Result],
+        *,
+        deadline_s: float,
+    ) -> asyncio.Future[Result]:
+        """Queues the inputs of one query; the future gives `finish(outputs)`.
+
+        Cancelling the future takes its inputs out of the queue.
+
+        Args:
+            group: only inputs of one group can share a run.
+            inputs: what to compute.
+            tokens: of each input.
+            finish: turns the outputs, in the order of the inputs, into the result.
+            deadline_s: seconds from now, after which the future fails with DeadlineExceeded.
+
+        Raises:
+            Overloaded: the queue is full. A query larger than the whole queue is taken when
+                nothing else waits.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        if not inputs:
+            future.set_result(finish([]))
+            return future
+        self._refuse_overload(sum(tokens))
+        now, n = loop.time(), len(inputs)
+        submission: Submission[Output] = Submission(
+            [None] * n, n, now + deadline_s, deadline_s, finish, future
+        )
+        self._enqueue(submission, group, inputs, tokens, now)
+        self._timeouts.watch(future, deadline_s, submission.expire)
+        self._arrived = True
+        self._schedule(loop)
+        return future
+
+    def _refuse_overload(self, tokens: int) -> None:
+        if self.queued_tokens and self.queued_tokens + tokens > self._max_queue_tokens:
+            raise Overloaded(
+                f"the queue is full: {self.queued_tokens:,} tokens wait and this request has "
+                f"{tokens:,}, limit {self._max_queue_tokens:,}"
+            )
+
+    def _enqueue(
+        self,
+        submission: Submission[Output],
+        group: Hashable,
+        inputs: Sequence[Input],
+        tokens: Sequence[int],
+        now: float,
+    ) -> None:
+        due = now
+        queue = self._queues.setdefault(group, [])
+        for positions, total in cut(tokens, self._max_batch_tokens):
+            place = (tokens[positions[-1]], due, next(self._numbers))
+            chosen = [inputs[position] for position in positions]
+            piece = Piece(submission, group, chosen, positions, place[0], total, place)
+            self._waiting[place[2]] = piece
+            heapq.heappush(self._due, place[1:])
+            insort(queue, place)
+            self.queued_tokens += total
+            due += STRETCH_S * total
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._scheduled and self._waiting:
+            self._scheduled = True
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Computes what waits, after the loop has read what has arrived."""
+        if self._arrived and self.queued_tokens < self._max_batch_tokens:
+            self._arrived = False
+            loop.call_soon(self._turn, loop)
+            return
+        self._scheduled = False
+        self._compute(list(self._plan(loop.time())))
+        self._schedule(loop)
+
+    def _plan(self, now: float) -> Iterator[Run[Input, Output]]:
+        """The runs of one turn of the loop."""
+        planned = 0
+        while planned < self._max_batch_tokens and (lead := self._first_due(now)) is not None:
+            run = self._fill(lead, now)
+            planned += run.computed_tokens()
+            yield run
+
+    def _first_due(self, now: float) -> Piece[Input, Output] | None:
+        while self._due:
+            _, number = heapq.heappop(self._due)
+            piece = self._waiting.get(number)
+            if piece is not None:
+                self._remove(piece)
+                if piece.submission.is_wanted(now):
+                    return piece
+        return None
+
+    def _fill(self, lead: Piece[Input, Output], now: float) -> Run[Input, Output]:
+        """A run of the leading piece and the pieces of the nearest lengths that fit."""
+        run: Run[Input, Output] = Run(lead)
+        leaving, misfits = [], 0
+        for piece in self._nearest(lead):
+            if piece.submission.is_wanted(now):
+                length = max(run.length, piece.length)
+                if not self._has_room(run, len(piece.inputs), length, piece.tokens):
+                    misfits += 1
+                    if misfits < MAX_MISFITS and self._has_room(run, 1, length, piece.length):
+                        continue  # a smaller piece may fit
+                    break
+                run.add(piece)
+            leaving.append(piece)
+        for piece in leaving:
+            self._remove(piece)
+        return run
+
+    def _has_room(self, run: Run[Input, Output], n_inputs: int, length: int, tokens: int) -> bool:
+        n, total = run.n_inputs + n_inputs, run.tokens + tokens
+        return fits(n, length, total, self._max_batch_tokens)
+
+    def _nearest(self, lead: Piece[Input, Output]) -> Iterator[Piece[Input, Output]]:
+        """The pieces that wait in the leading piece's group, nearest length first."""
+        queue = self._queues[lead.group]
+        longer = bisect_left(queue, lead.place)
+        shorter = longer - 1
+        while shorter >= 0 or longer < len(queue):
+            if longer == len(queue) or (
+                shorter >= 0 and lead.length - queue[shorter][0] < queue[longer][0] - lead.length
+            ):
+                at, shorter = shorter, shorter - 1
+            else:
+                at, longer = longer, longer + 1
+            yield self._waiting[queue[at][2]]
+
+    def _remove(self, piece: Piece[Input, Output]) -> None:
+        del self._waiting[piece.place[2]]
+        queue = self._queues[piece.group]
+        del queue[bisect_left(queue, piece.place)]
+        self.queued_tokens -= piece.tokens
+
+    def _compute(self, runs: Sequence[Run[Input, Output]]) -> None:
+        prepared = [_attempt(partial(self._prepare, run.group, run.inputs())) for run in runs]
+        outcomes = [work if isinstance(work, Exception) else _attempt(work) for work in prepared]
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                self._isolate(run, outcome)
+                continue
+            self._on_run(
+                RunStats(run.n_inputs, run.tokens, run.computed_tokens(), self.queued_tokens)
+            )
+            run.deliver(outcome)
+
+    def _isolate(self, run: Run[Input, Output], error: Exception) -> None:
+        """After a failed run, computes each submission alone, so that only the cause fails."""
+        submissions = {id(piece.submission): piece.submission for piece in run.pieces}
+        if len(submissions) == 1:
+            run.pieces[0].submission.fail(error)
+            return
+        self._compute(
+            [
+                Run(*(piece for piece in run.pieces if piece.submission is submission))
+                for submission in submissions.values()
+            ]
+        )
+
+
+def _attempt(work: Callable[[], Value]) -> Value | Exception:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  # a batch's border: the worker must live on
+        return error

@@ -1,0 +1,40 @@
+"""How much one query may ask for, and how much may wait."""
+
+import sys
+from dataclasses import dataclass
+
+from persona.contract import InvalidRequest
+
+UNLIMITED = sys.maxsize
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of an engine; by default a query may be of any size."""
+
+    max_histories: int = UNLIMITED  # a query
+    max_history_items: int = UNLIMITED  # a history, before truncation
+    max_attention_values: int = UNLIMITED  # numbers in a result
+    max_scores: int = UNLIMITED  # histories times candidates of a query
+    max_batch_tokens: int = 2048  # a run of a graph, padding included
+    max_queue_tokens: int = 262_144  # waiting for one model
+
+
+def refuse_more(
+    place: str,
+    value: int,
+    limit: int,
+    unit: str,
+    part: str = "clicks",
+    *,
+    history: int | None = None,
+) -> None:
+    """Holds a limit.
+
+    Raises:
+        InvalidRequest: `value` is above `limit`; `part` and `history` say where.
+    """
+    if value > limit:
+        raise InvalidRequest(
+            f"{place} has {value:,} {unit}, limit {limit:,}", part, history=history
+        )

@@ -1,0 +1,159 @@
+"""ONNX Runtime behind one class: opens an artifact's graphs, and computes batches."""
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from persona.artifact import Artifact, ArtifactError
+from persona.artifact.format import GraphFact, GraphName
+from persona.contract import Floats
+from persona.engine.padding import key_mask, pad
+
+Column = Mapping[str, "array[Any]"]  # the values of one history's clicks, by column
+Output = Mapping[str, Floats]  # what a graph says of one history, padding included, by its names
+
+CLICKS, CANDIDATES, MASK = "clicks", "candidates", "mask"
+
+
+@dataclass(slots=True)
+class Input:
+    """One history that is ready to compute: columns of its used clicks, and of its candidates."""
+
+    clicks: Column
+    length: int  # clicks
+    candidates: Column = field(default_factory=dict)
+
+
+class _Feed(NamedTuple):
+    """An input of a graph, and what the batch feeds into it."""
+
+    name: str
+    part: str  # CLICKS or CANDIDATES
+    column: str  # or MASK
+
+
+class Session:
+    """The graphs of one artifact, ready to compute; one thread, no spinning, bounded memory."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Opens every graph of the artifact.
+
+        Raises:
+            ArtifactError: ONNX Runtime refuses a graph; the message names its file.
+        """
+        self.artifact = artifact
+        graphs = artifact.manifest.graphs
+        self._sessions = {graph: _open(artifact, graph) for graph in graphs}
+        self._feeds = {graph: _feeds(fact) for graph, fact in graphs.items()}
+        self._outputs = {
+            graph: [output.name for output in fact.outputs] for graph, fact in graphs.items()
+        }
+        long = graphs.get("embedding_long")
+        self._long = long.min_length if long is not None else None
+
+    def run(self, graph: GraphName, inputs: Sequence[Input]) -> list[Output]:
+        """Computes a batch, at least one history: the graph's outputs for each, by name.
+
+        Shapes are those of the manifest without the first axis, padded to the batch: L is the
+        length of its longest history, N the number of its most candidates.
+        """
+        return self.prepare(graph, inputs)()
+
+    def prepare(self, graph: GraphName, inputs: Sequence[Input]) -> Callable[[], list[Output]]:
+        """Pads a batch and builds its mask; what it returns runs the graph."""
+        lengths = [one.length for one in inputs]
+        if graph == "embedding" and self._long is not None and max(lengths) >= self._long:
+            graph = "embedding_long"
+        feeds = {feed.name: _values(feed, inputs, lengths) for feed in self._feeds[graph]}
+        return partial(self._run, graph, feeds)
+
+    def _run(self, graph: GraphName, feeds: dict[str, NDArray[Any]]) -> list[Output]:
+        names = self._outputs[graph]
+        outputs = self._sessions[graph].run(names, feeds)
+        return [dict(zip(names, row, strict=True)) for row in zip(*outputs, strict=True)]
+
+
+def _values(feed: _Feed, inputs: Sequence[Input], lengths: Sequence[int]) -> NDArray[Any]:
+    if feed.part == CANDIDATES:
+        return pad([one.candidates[feed.column] for one in inputs])  # (B, N)
+    if feed.column == MASK:
+        return key_mask(lengths)  # (B, L)
+    return pad([one.clicks[feed.column] for one in inputs])  # (B, L)
+
+
+def _feeds(fact: GraphFact) -> list[_Feed]:
+    return [_Feed(one.name, *one.carries.split(".", 1)) for one in fact.inputs]
+
+
+@cache
+def _share_arena() -> None:
+    """One arena for all graphs of the process.
+
+    Measured over 800 random shapes of at most 2,048 tokens (d 64, 2 blocks): after a warm-up with
+    the largest batches, resident memory does not grow, and a token takes 4.0 µs. Without an arena
+    a token takes 5.9 µs, in page faults; with an arena for each graph, 4.0 µs and 28 MB more.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    same_as_requested, default = 1, -1
+    arena = onnxruntime.OrtArenaCfg(0, same_as_requested, default, default)
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
+def _open(artifact: Artifact, graph: GraphName) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = False  # it keeps a plan for every new shape
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.log_severity_level = 3
+    path = artifact.graph_path(graph)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
+        raise ArtifactError(f"{path}: {error}") from error
+    _check(path.name, artifact, graph, session)
+    return session
+
+
+def _check(
+    file: str, artifact: Artifact, graph: GraphName, session: onnxruntime.InferenceSession
+) -> None:
+    """Compares the names that the manifest declares with those of the file."""
+    fact = artifact.manifest.graphs[graph]
+    declared = {tensor.name for tensor in (*fact.inputs, *fact.outputs)}
+    found = {tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())}
+    if declared != found:
+        raise ArtifactError(
+            f"{artifact.folder / file}: has {', '.join(sorted(found))}, the manifest declares "
+            f"{', '.join(sorted(declared))}"
+        )
+
+
+# y = Identity(x) in ONNX, because a session needs some graph.
+_IDENTITY = (
+    b'\x08\n:.\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x00Z\x0b\n\x01x\x12\x06\n\x04\x08\x01\x12\x00'
+    b"b\x0b\n\x01y\x12\x06\n\x04\x08\x01\x12\x00B\x04\n\x00\x10\x14"
+)
+
+
+@cache
+def flush_subnormals() -> None:
+    """Makes the calling thread take numbers too small to be normal (below 1e-38) for zero.
+
+    What a mask hides leaves such numbers in a softmax, and Intel's processors stop at each for some
+    hundred cycles: two thirds of the time of self-attention over 110 clicks. ONNX Runtime changes
+    the thread that opens the first session of the process, and later sessions do not undo it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.intra_op_num_threads = 1
+    onnxruntime.InferenceSession(_IDENTITY, options, providers=["CPUExecutionProvider"])

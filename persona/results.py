@@ -1,0 +1,98 @@
+"""What `Client` and `Engine` take from Python callers and return to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from persona.contract import Floats, ItemId, PersonaError
+
+# Item ids from oldest to newest, or {"id": ..., "items": [...]}.
+History = Sequence[ItemId] | NDArray[Any] | Mapping[str, object]
+
+
+class ModelChanged(PersonaError):
+    """Two parts of one job come from different versions; their numbers do not compare."""
+
+
+@dataclass(frozen=True, eq=False)
+class PooledAttention:
+    """Where the user embedding looked: for each head, `start` and `weights` sum to 1."""
+
+    items: list[ItemId]  # the L used clicks, oldest to newest
+    weights: Floats  # (H, L)
+    start: Floats  # (H,) the start token's share
+
+
+@dataclass(frozen=True, eq=False)
+class FullAttention:
+    """The weights of every block, queries by keys; position 0 is the start token."""
+
+    items: list[ItemId]  # the L used clicks, oldest to newest
+    blocks: Floats  # (blocks, H, 1 + L, 1 + L)
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateAttention:
+    """How much each click speaks for each of the N candidates."""
+
+    items: list[ItemId]  # the L used clicks, oldest to newest
+    weights: Floats  # (N, H, L), 0 for an unknown candidate
+
+
+@dataclass(frozen=True, eq=False)
+class User:
+    """What the model used of one history."""
+
+    id: ItemId | None  # as given with the history
+    used: int  # clicks that the encoder read
+    truncated: int  # older clicks, beyond the model's max_length
+    unknown: int  # clicks of unknown items: used ones with "token", left out with "drop"
+    attention: PooledAttention | FullAttention | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredUser:
+    """The scores of one history's N candidates."""
+
+    id: ItemId | None  # as given with the history
+    used: int  # the counts are those of `User`
+    truncated: int
+    unknown: int
+    scores: Floats  # (N,), higher is likelier to be clicked next; NaN for an unknown candidate
+    attention: CandidateAttention | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The user embeddings of B histories, in their order."""
+
+    model: str
+    version: str
+    embeddings: Floats  # (B, D)
+    users: list[User]  # B
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The scores of B histories, in their order."""
+
+    model: str
+    version: str
+    users: list[ScoredUser]  # B
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def check_same_version(first: Encoded | Scored, later: Encoded | Scored) -> None:
+    """Raises `ModelChanged` if `later` comes from another model or version than `first`."""
+    if (first.model, first.version) != (later.model, later.version):
+        raise ModelChanged(
+            f"the model changed from {first.model} version {first.version} to {later.model} "
+            f"version {later.version} on the way; start again"
+        )

@@ -1,0 +1,121 @@
+"""One HTTP exchange, for every protocol: read a body, ask the engine, notice a disconnect."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Response
+
+from persona.contract import Query, RequestTooLarge, Results
+from persona.engine.timeouts import Timeouts
+from service.errors import ClientGone
+from service.lifecycle import Service
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Headers = Iterable[tuple[bytes, bytes]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Value = TypeVar("Value")
+
+WATCH_AFTER_S = 0.02  # most answers are there by then, and need nobody to watch the connection
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole response; its body is JSON."""
+
+    body: bytes
+    status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    async def send(self, send: Send) -> None:
+        """Sends it as ASGI wants it."""
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(self.body)),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def response(self) -> Response:
+        """The same for FastAPI."""
+        headers = {name.decode(): value.decode() for name, value in self.headers}
+        return Response(self.body, self.status, headers, media_type="application/json")
+
+
+async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """The body, read no further than the limit.
+
+    Args:
+        headers: of the request, as ASGI has them.
+        receive: ASGI's callable.
+        limit: bytes.
+
+    Raises:
+        RequestTooLarge: the body is longer, or its header says so.
+        ClientGone: the client disconnected before it had sent the whole body.
+    """
+    for name, value in headers:
+        if name == b"content-length" and int(value) > limit:
+            raise RequestTooLarge(f"the body has {int(value):,} bytes, limit {limit:,}")
+    message = await receive()
+    if not message.get("more_body") and message["type"] == "http.request":
+        return bytes(message.get("body", b""))
+    chunks, size = [message.get("body", b"")], len(message.get("body", b""))
+    while message.get("more_body"):
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise RequestTooLarge(f"the body has more than {limit:,} bytes, the limit")
+    if message["type"] == "http.disconnect":
+        raise ClientGone("the client disconnected")
+    return b"".join(chunks)
+
+
+async def ask(service: Service, query: Query, receive: Receive) -> Results:
+    """The engine's answer; what the client does not wait for is not computed.
+
+    Raises:
+        PersonaError: one of persona/contract.py.
+        ClientGone: the client disconnected.
+    """
+    future = service.engine().submit(query, service.settings.deadline_ms / 1000)
+    return await unless_gone(receive, future, service.timeouts)
+
+
+async def unless_gone(receive: Receive, future: asyncio.Future[Value], timeouts: Timeouts) -> Value:
+    """The future's result; cancels the future when the client disconnects first.
+
+    Args:
+        receive: the ASGI callable of a request whose body was read.
+        future: to wait for.
+        timeouts: begin to watch the connection where an answer takes longer than a moment, because
+            a task for each request costs more than its place in the queue.
+
+    Raises:
+        ClientGone: the client disconnected.
+    """
+    timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if future.cancelled() and task is not None and not task.cancelling():
+            raise ClientGone("the client disconnected") from None
+        future.cancel()
+        raise
+
+
+def _watch(receive: Receive, future: asyncio.Future[Any]) -> None:
+    """Cancels the future when the client disconnects; ends with the future."""
+
+    async def wait() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        future.cancel()
+
+    watcher = asyncio.ensure_future(wait())
+    future.add_done_callback(lambda _: watcher.cancel())

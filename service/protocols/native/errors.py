@@ -1,0 +1,60 @@
+"""Errors in the shape of this protocol: `{"error": {"code", "message", "path"}}`.
+
+InvalidRequest
+└── InvalidBody    the body is not what the schema says
+"""
+
+from collections.abc import Mapping
+
+import orjson
+
+from persona.contract import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    PersonaError,
+    RequestTooLarge,
+)
+from service.errors import ClientGone
+from service.protocols.exchange import Answer
+
+Path = tuple[str | int, ...]  # leads to a place in the request's body, as keys and indices
+
+STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
+    InvalidRequest: (422, "invalid_request"),
+    RequestTooLarge: (413, "body_too_large"),
+    ModelNotFound: (404, "model_not_found"),
+    Overloaded: (429, "overloaded"),
+    NotReady: (503, "not_ready"),
+    DeadlineExceeded: (504, "deadline_exceeded"),
+    ClientGone: (499, "client_gone"),
+}
+RETRY_AFTER_S = 1
+
+
+class InvalidBody(InvalidRequest):
+    """The body is not what the schema says; `path` leads to the place."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message, "body")
+        self.path = path
+
+
+def error_answer(status: int, code: str, message: str, path: Path = ()) -> Answer:
+    """An error as it is sent."""
+    error = {"code": code, "message": message, "path": path}
+    retry = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if code == "overloaded" else []
+    return Answer(orjson.dumps({"error": error}), status, retry)
+
+
+def answer_to(error: PersonaError, path: Path = ()) -> Answer:
+    """The answer to a request that is refused."""
+    status, code = STATUSES.get(type(error), (500, "internal"))
+    if isinstance(error, InvalidBody):
+        (status, code), path = STATUSES[InvalidRequest], error.path
+    if isinstance(error, ModelNotFound):
+        path = (error.part,)
+    message = str(error) if status != 500 else "internal error"
+    return error_answer(status, code, message, path)

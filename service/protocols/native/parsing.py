@@ -1,0 +1,168 @@
+"""Parses a body, strictly and once from its bytes, and asks the engine's question.
+
+A refusal names the place, what was expected there, and what was found.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ItemId, Query, Scores
+from service.protocols.native.errors import InvalidBody, Path
+from service.protocols.native.schema import EncodeRequest, NamedHistory, QueryBody, ScoreRequest
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parse(adapter: TypeAdapter[Body], raw: bytes) -> Body:
+    """Validates a body from its bytes.
+
+    Raises:
+        InvalidBody: names the place, what was expected there and what was found.
+    """
+    try:
+        return adapter.validate_json(raw)
+    except ValidationError as error:
+        raise _explain(error) from None  # its text quotes the body
+
+
+def encode_query(body: EncodeRequest) -> Query:
+    """The query of `POST /v1/encode`."""
+    return Query(
+        {ITEM_ID: _clicks(body)},
+        Embeddings(body.attention),
+        body.model,
+        body.version,
+        body.unknown_items,
+    )
+
+
+def score_query(body: ScoreRequest) -> Query:
+    """The query of `POST /v1/score`; histories may share one list of candidates."""
+    lists = [one for one in body.candidates if isinstance(one, list)]
+    shared = [one for one in body.candidates if not isinstance(one, list)]
+    candidates: Sequence[Sequence[ItemId]] = lists
+    if not has_own_lists(body):
+        candidates = [shared] * len(body.histories)
+    return Query(
+        {ITEM_ID: _clicks(body)},
+        Scores(candidates, body.attention),
+        body.model,
+        body.version,
+        body.unknown_items,
+    )
+
+
+def has_own_lists(body: ScoreRequest) -> bool:
+    """Whether each history has a list of candidates of its own."""
+    return bool(body.candidates) and isinstance(body.candidates[0], list)
+
+
+def place_of(error: InvalidRequest, body: QueryBody) -> Path:
+    """Where in the body the engine's error is."""
+    path: Path = ("histories" if error.part == "clicks" else error.part,)
+    if isinstance(body, ScoreRequest) and error.part == "candidates":
+        if error.candidate is None:
+            return path
+        own = (error.history or 0,) if has_own_lists(body) else ()
+        return (*path, *own, error.candidate)
+    if error.history is None:
+        return path
+    items = ("items",) if isinstance(body.histories[error.history], NamedHistory) else ()
+    click = () if error.click is None else (error.click,)
+    return (*path, error.history, *items, *click)
+
+
+def _clicks(body: QueryBody) -> Sequence[Sequence[ItemId]]:
+    return [
+        history.items if isinstance(history, NamedHistory) else history
+        for history in body.histories
+    ]
+
+
+_FIELDS = {*EncodeRequest.model_fields, *ScoreRequest.model_fields, *NamedHistory.model_fields}
+_OUT_OF_RANGE = {"greater_than_equal", "less_than"}
+_ID = "a string or an integer"
+_EXPECTED: dict[tuple[str | type[int], ...], str] = {
+    (): "an object",
+    ("model",): "a string",
+    ("version",): "a string",
+    ("histories",): "a list of histories",
+    ("histories", int): "a list of item ids or an object with 'items'",
+    ("histories", int, "id"): _ID,
+    ("histories", int, "items"): "a list of item ids",
+    ("histories", int, "items", int): _ID,
+    ("histories", int, int): _ID,
+    ("candidates",): "a list of item ids or a list of such lists",
+    ("candidates", int): _ID,
+    ("candidates", int, int): _ID,
+}
+
+
+def _explain(error: ValidationError) -> InvalidBody:
+    """The deepest error, and of those the last one.
+
+    Where a value may be of several kinds, that is the error of the kind which was meant.
+    """
+    details = error.errors(include_url=False)
+    path, detail = max(
+        ((_path(detail["loc"], detail["type"]), detail) for detail in details),
+        key=lambda pair: (len(pair[0]), _last_index(pair[0]), pair[1]["type"] in _OUT_OF_RANGE),
+    )
+    return InvalidBody(_message(path, detail["type"], detail), path)
+
+
+def _last_index(path: Path) -> int:
+    return path[-1] if path and isinstance(path[-1], int) else 0
+
+
+def _path(loc: Path, kind: str) -> Path:
+    """`loc` without the names that pydantic gives to the branches of a union."""
+    path = tuple(part for part in loc if isinstance(part, int) or part in _FIELDS)
+    return (*path, loc[-1]) if kind == "extra_forbidden" and loc[-1] not in _FIELDS else path
+
+
+def _message(path: Path, kind: str, detail: Any) -> str:
+    if kind == "json_invalid":
+        return f"the body is not JSON: {detail['ctx']['error']}"
+    if kind in {"missing", "extra_forbidden"}:
+        what = "is missing" if kind == "missing" else "is not known"
+        return f"{_in_words(path[:-1])}field '{_short(path[-1])}' {what}"
+    expected = _EXPECTED.get(tuple(int if isinstance(part, int) else part for part in path))
+    if kind in _OUT_OF_RANGE:
+        expected = "an integer of at most 64 bits"
+    if expected is None:
+        expected = detail.get("ctx", {}).get("expected", "true or false")
+    return f"{_in_words(path)}expected {expected}, got {_value(detail['input'])}"
+
+
+def _in_words(path: Path) -> str:
+    """A path in words: `history 3, item 5: `."""
+    match path:
+        case ("candidates", int(number), int(candidate)):
+            return f"candidates of history {number}, candidate {candidate}: "
+        case ("candidates", int(number)):
+            return f"candidate {number}: "
+        case ("histories", int(number), int(item)) | ("histories", int(number), "items", int(item)):
+            return f"history {number}, item {item}: "
+        case ("histories", int(number)):
+            return f"history {number}: "
+        case ("histories", int(number), *rest):
+            return f"history {number}, {'.'.join(map(str, rest))}: "
+    return f"{'.'.join(map(str, path))}: " if path else ""
+
+
+def _value(value: object) -> str:
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+    return _short(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

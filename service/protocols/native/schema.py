@@ -1,0 +1,175 @@
+"""Requests and responses as pydantic models: what is validated, and what /openapi.json says.
+
+Responses are rendered without going through the models here; tests compare them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from persona.artifact.format import Architecture, Facts
+from persona.contract import AttentionDetail, UnknownItems
+
+# A response can echo 64 bits. fail_fast: one error is enough to refuse a body, and a body of
+# millions of wrong values would otherwise become millions of error objects.
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
+# twice as long.
+Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
+# Most lists hold strings alone: to try nothing else for each item first takes a fifth less time.
+_Strings = Annotated[list[str], Field(fail_fast=True)]
+_Ids = Annotated[list[Id], Field(fail_fast=True)]
+Items = Annotated[SkipJsonSchema[_Strings] | _Ids, Field(union_mode="left_to_right")]
+
+ModelName = Annotated[str | None, Field(description="default: the first of GET /v1/models")]
+
+
+class _Strict(BaseModel):
+    # Item ids repeat too rarely for pydantic's cache of strings: without it a third less time.
+    model_config = ConfigDict(extra="forbid", strict=True, cache_strings="keys")
+
+
+class NamedHistory(_Strict):
+    """A history with an id that comes back beside its result."""
+
+    id: Id | None = None
+    items: Annotated[Items, Field(description="oldest to newest")]
+
+
+History = Annotated[Items | NamedHistory, Field(union_mode="left_to_right")]
+
+
+class QueryBody(_Strict):
+    """What every query has."""
+
+    model: ModelName = None
+    version: Annotated[str | None, Field(description="default: the newest")] = None
+    histories: Annotated[list[History], Field(fail_fast=True)]
+    unknown_items: Annotated[
+        UnknownItems,
+        Field(description="token: encode as an unknown item; drop: leave out; error: refuse"),
+    ] = "token"
+
+
+class EncodeRequest(QueryBody):
+    """Histories to turn into user embeddings."""
+
+    attention: Annotated[
+        AttentionDetail,
+        Field(
+            description="pooled: the weights that the embedding is read from; "
+            "full: every block's weights"
+        ),
+    ] = "none"
+    encoding: Annotated[
+        Literal["float", "base64"], Field(description="base64: of little-endian float32")
+    ] = "float"
+
+
+class ScoreRequest(QueryBody):
+    """Histories and the candidates to score for them."""
+
+    candidates: Annotated[
+        Items | Annotated[list[Items], Field(fail_fast=True)],
+        Field(description="one list for all histories, or a list for each"),
+    ]
+    attention: Annotated[
+        bool, Field(description="also return how much each click speaks for each candidate")
+    ] = False
+
+
+class PooledAttention(BaseModel):
+    """The weights that the embedding is read from: `start[h] + sum(weights[h]) = 1`."""
+
+    items: list[Id]  # the used clicks, oldest to newest
+    weights: list[list[float]]  # (H, used)
+    start: list[float]  # (H,), the start token's share
+
+
+class FullAttention(BaseModel):
+    """Every block's weights (H, 1 + used, 1 + used), queries by keys; 0 is the start token."""
+
+    items: list[Id]
+    blocks: list[list[list[list[float]]]]
+
+
+class CandidateAttention(BaseModel):
+    """How much each used click speaks for each candidate: (N, H, used)."""
+
+    items: list[Id]
+    weights: list[list[list[float]]]
+
+
+class _User(BaseModel):
+    id: Id | None
+    used: Annotated[int, Field(description="clicks that the encoder read")]
+    truncated: Annotated[int, Field(description="older clicks, beyond the model's max_length")]
+    unknown: Annotated[
+        int, Field(description="clicks of unknown items: among the used, or dropped")
+    ]
+
+
+class EncodedUser(_User):
+    """One history's result."""
+
+    embedding: list[float] | str
+    attention: PooledAttention | FullAttention | None = None
+
+
+class EncodeResponse(BaseModel):
+    """A result for each history, in the request's order."""
+
+    model: str
+    version: str
+    users: list[EncodedUser]
+
+
+class ScoredUser(_User):
+    """One history's scores, in the order of its candidates."""
+
+    scores: list[float | None]  # null for an unknown candidate
+    attention: CandidateAttention | None = None
+
+
+class ScoreResponse(BaseModel):
+    """A result for each history, in the request's order."""
+
+    model: str
+    version: str
+    users: list[ScoredUser]
+
+
+class ModelCard(BaseModel):
+    """A model that this service answers for."""
+
+    name: str
+    version: str
+    description: str
+    licence: str
+    created: str
+    n_items: int
+    width: int
+    max_length: int
+    architecture: Architecture
+    metrics: Facts
+
+
+class Models(BaseModel):
+    """All loaded models; the first is the default."""
+
+    models: list[ModelCard]
+
+
+class Error(BaseModel):
+    """What went wrong, and where in the request."""
+
+    code: str
+    message: str
+    path: list[str | int]
+
+
+class ErrorResponse(BaseModel):
+    """The shape of every error."""
+
+    error: Error
