@@ -90,7 +90,7 @@ def house_training(
     text = (
         f"An epoch of the recipe ml-1m on the first {LINES:,} lines, one seed: "
         f"{median(rates['before']):,.0f} clicks a second before and {median(rates['after']):,.0f} "
-        f"after (medians of {rounds} rounds in turn). The validation NDCG@10 of all runs is {same}: "
+        f"after (medians of {rounds} rounds in turn). The validation NDCG@10 of both is {same}: "
         f"before {sorted(best['before'])}, after {sorted(best['after'])}."
     )
     tell("house_training", f"Training beside commit {before}", text)

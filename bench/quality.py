@@ -9,11 +9,11 @@ import typer
 from bench.report import machine, table
 from bench.results import record, record_table
 from bench.trained import Trained, mean, seeded, trained, with_error
-from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast
 from model.clicks.histories import Histories
+from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast
 from model.evaluation.metrics import Evaluation, Scorer, compare, evaluate_scorer, log_losses
-from model.training.recipe import Recipe
 from model.evaluation.scorer import EncoderScorer
+from model.training.recipe import Recipe
 from model.training.train import load_encoder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from export.served import LONG_PIECES, ServedEncoder, can_serve
+from export.served import LONG_PIECES, ServedEncoder, can_rearrange
 from model.network.encoder import EncoderConfig, UserEncoder
 from persona.artifact.format import (
     ITEM_EMBEDDINGS,
@@ -91,7 +91,7 @@ def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
         "attention_full": _graph("attention_full", [embedding, full]),
     }
     attends_everywhere = config.blocks > 1 or config.pooling != "newest"
-    if config.max_length >= LONG_HISTORY and can_serve(config) and attends_everywhere:
+    if config.max_length >= LONG_HISTORY and can_rearrange(config) and attends_everywhere:
         graphs["embedding_long"] = _graph("embedding_long", [embedding], min_length=LONG_HISTORY)
     if config.attention == "source_target":
         scores = _outputs(SCORE_OUTPUTS, ([-1, -1], [-1, -1, heads, -1]))
@@ -124,7 +124,7 @@ def _traced(
     encoder: UserEncoder, facts: Mapping[GraphName, GraphFact]
 ) -> Iterator[tuple[onnx.ModelProto, list[GraphName]]]:
     """Each model that is traced, and the graphs that are parts of it."""
-    served = ServedEncoder(encoder) if can_serve(encoder.config) else PlainEncoder(encoder)
+    served = ServedEncoder(encoder) if can_rearrange(encoder.config) else PlainEncoder(encoder)
     yield to_onnx(served, _examples(2), OUTPUTS), ["embedding", "attention", "attention_full"]
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)

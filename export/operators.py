@@ -16,15 +16,8 @@ def causal_self_attention(
 ) -> Tensor:
     """Projects and attends at once (`com.microsoft.Attention`).
 
-    Args:
-        x: (B, L, D).
-        weight: queries, keys and values side by side, (D, 3 D).
-        bias: the same, (3 D,).
-        key_mask: (B, L) bool, True = attend.
-        heads: H.
-
-    Returns:
-        Context (B, L, D), not yet projected.
+    From x (B, L, D), the weights (D, 3 D) and biases (3 D,) of queries, keys and values side by
+    side, and the key mask (B, L), to the context (B, L, D), not yet projected.
     """
     if torch.compiler.is_exporting():
         return _attention_node("Attention", (x, weight, bias, key_mask.int()), heads)
@@ -35,18 +28,7 @@ def causal_self_attention(
 def causal_attention(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, heads: int
 ) -> Tensor:
-    """The same for projected queries, keys and values (`com.microsoft.MultiHeadAttention`).
-
-    Args:
-        query: (B, L, D), scaled.
-        key: (B, L, D).
-        value: (B, L, D).
-        key_mask: (B, L) bool, True = attend.
-        heads: H.
-
-    Returns:
-        Context (B, L, D), not yet projected.
-    """
+    """The same for scaled queries, keys and values (`com.microsoft.MultiHeadAttention`)."""
     if torch.compiler.is_exporting():
         inputs = (query, key, value, None, key_mask.int())
         return _attention_node("MultiHeadAttention", inputs, heads)
@@ -55,17 +37,10 @@ def causal_attention(
 
 
 def causal_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
-    """The weights behind a context, which the fused operators do not give away.
+    """The attention weights, which the fused operators keep to themselves.
 
-    Every row has a key, because position 0 is never masked: no second mask is needed.
-
-    Args:
-        query: (B, H, L, d), scaled.
-        key: (B, H, L, d).
-        key_mask: (B, L) bool, True = attend.
-
-    Returns:
-        (B, H, L, L); rows sum to 1.
+    From scaled queries and keys (B, H, L, d) and the key mask (B, L) to (B, H, L, L). Every row
+    has a key, because position 0 is never masked: no second mask is needed.
     """
     index = torch.arange(query.shape[2])
     mask = (index <= index[:, None]) & key_mask[:, None, None]  # (B, 1, L, L)
@@ -74,15 +49,9 @@ def causal_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, positions: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary positions (`com.microsoft.RotaryEmbedding`).
+    """Turns queries or keys (B, L, D) by positions (B, L) (`com.microsoft.RotaryEmbedding`).
 
-    Args:
-        x: queries or keys (B, L, D).
-        positions: (B, L) int32.
-        rotation: of all positions that there can be.
-
-    Returns:
-        (B, L, D).
+    `rotation` holds all positions that there can be.
     """
     cos, sin = rotation.cos[0, 0], rotation.sin[0, 0]  # (1 + max_length, d / 2)
     if torch.compiler.is_exporting():

@@ -1,10 +1,10 @@
 """The encoder as it is served: the same function, arranged for ONNX Runtime on a CPU.
 
-It is built from a trained encoder's weights. Scale, weighting and bilinear map of the scores go
-into the projection of the queries. Where all positions attend, one operator of ONNX Runtime does
-masks, softmax and context (export/operators.py). Where one position does, the projections of
-query and keys become one product, unless a rotation stands between them, and so do those of
-values and output.
+It is built from a trained encoder's weights. The scale, the weighting and the bilinear map of the
+scores are folded into the projection of the queries. Where all positions attend, one operator of
+ONNX Runtime computes masks, softmax and context (export/operators.py). Where only the newest
+position attends, the projections of query and keys become one matrix, unless rotary positions
+stand between them, and so do the projections of values and output.
 
 Measured for d 64, 2 blocks, one thread (ONNX Runtime 1.31), in microseconds at (1, 3), (1, 50),
 (1, 200) and (32, 50): with plain operators 75, 170, 601, 3370; with these 49, 126, 472, 2853.
@@ -34,10 +34,11 @@ from model.network.encoder import Block, Candidates, EncoderConfig, MaskedSequen
 LONG_PIECES = 6  # of the queries of a long history
 
 
-def can_serve(config: EncoderConfig) -> bool:
-    """Whether scores are products of queries and keys that nothing but a scale changes between.
+def can_rearrange(config: EncoderConfig) -> bool:
+    """Whether `ServedEncoder` has this architecture; any other encoder is exported as it is.
 
-    Others are exported as they are. Rotated queries cannot be weighted or mapped beforehand.
+    Scores must be products of queries and keys. Rotary positions turn the queries after their
+    projection, into which only a scale can then be folded.
     """
     if config.positions == "rotary":
         return config.similarity in {"dot", "scaled_dot"} and config.normalisation == "softmax"
@@ -48,8 +49,8 @@ class ServedEncoder(nn.Module):
     """A trained encoder, rearranged.
 
     Args:
-        encoder: whose weights it takes, in eval mode.
-        pieces: in which the queries attend; more than 1 pays with long histories alone.
+        encoder: in eval mode; the weights that need no folding are shared with it.
+        pieces: in which the queries attend; more than 1 pays for long histories only.
     """
 
     def __init__(self, encoder: UserEncoder, pieces: int = 1) -> None:
@@ -70,7 +71,7 @@ class ServedEncoder(nn.Module):
         self.candidates = encoder.candidates
 
     def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Every output of every graph of embeddings; a graph computes those that it has.
+        """All outputs of the graphs of embeddings; each graph computes only its own.
 
         Args:
             item_ids: (B, L) int64.
@@ -100,16 +101,7 @@ class ServedEncoder(nn.Module):
     def score(
         self, item_ids: Tensor, key_mask: Tensor, candidate_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores of candidates by source-target attention, as `UserEncoder.score`.
-
-        Args:
-            item_ids: (B, L) int64.
-            key_mask: (B, L) bool.
-            candidate_ids: (B, N) int64.
-
-        Returns:
-            Scores (B, N) and weights (B, N, H, L).
-        """
+        """Scores of candidates by source-target attention, as `UserEncoder.score`."""
         x, sequence = self.embed(item_ids, key_mask)  # (B, 1 + L, D)
         for block in self._blocks():
             x = block.forward(x, sequence)
@@ -142,8 +134,8 @@ class ServedEncoder(nn.Module):
 class ServedBlock(nn.Module):
     """A block in as few operators as ONNX Runtime has.
 
-    States at padding are numbers that nothing reads: as keys they are masked, and no embedding is
-    read from them.
+    States at padding hold arbitrary numbers: as keys they are masked, and no embedding is read from
+    them.
     """
 
     def __init__(self, block: Block, config: EncoderConfig, pieces: int) -> None:
@@ -172,12 +164,12 @@ class ServedBlock(nn.Module):
         return reshape_like(self._finish(flat, self.output(context)), x)
 
     def weights(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
-        """What every position looks at, (B, H, 1 + L, 1 + L)."""
+        """The attention weights of every position, (B, H, 1 + L, 1 + L)."""
         query, key, _ = self._project(self._normed(x), sequence)
         return causal_weights(split(query, self.heads), split(key, self.heads), sequence.key_mask)
 
     def at_newest(self, x: Tensor, sequence: MaskedSequence) -> tuple[Tensor, Tensor]:
-        """The state of the newest position (B, D), and what it looks at (B, H, 1 + L)."""
+        """The state (B, D) and the attention weights (B, H, 1 + L) of the newest position."""
         keys = self._normed(x)  # (B, 1 + L, D)
         newest = take(x, sequence.newest)  # (B, D)
         scores = self._newest_scores(self._normed(newest), keys, sequence)  # (B, H, 1 + L)
@@ -192,7 +184,9 @@ class ServedBlock(nn.Module):
             return lifted.reshape(-1, self.heads, keys.shape[-1]) @ keys.mT  # (B, H, 1 + L)
         last = sequence.positions.amax(1, keepdim=True)  # (B, 1)
         query = rotate(self.query(newest).unsqueeze(1), last, self.rotation)  # (B, 1, D)
-        key = rotate(_flat(self.key, keys), sequence.positions, self.rotation)  # (B, 1 + L, D)
+        # A product of matrices, for the bias's sake.
+        key = self.key(keys.reshape(-1, keys.shape[-1])).reshape(keys.shape)  # (B, 1 + L, D)
+        key = rotate(key, sequence.positions, self.rotation)
         return (split(query, self.heads) @ split(key, self.heads).mT).squeeze(2)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -214,15 +208,15 @@ class ServedBlock(nn.Module):
         return causal_attention(*self._project(x, sequence), sequence.key_mask, self.heads)
 
     def _attend_in_pieces(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
-        """The same, each piece of the queries beside no more keys than its last one can see.
+        """The same, in pieces of the queries, each with no more keys than its last query can see.
 
-        Of what the causal mask hides, most is not computed at all: 5 of 12 products. It takes
-        more operators, so it pays with long histories alone.
+        This leaves out most of the products that the causal mask hides, 5 of 12. It takes more
+        operators, so it pays for long histories only.
         """
         query, key, value = (split(y, self.heads) for y in self._project(x, sequence))
         n = x.shape[1]
-        # How far a key lies ahead of a query, times -MASKED, is what its score loses; padding lies
-        # ahead of all. In floats this takes half of the time that comparing and selecting does.
+        # A key's score loses its distance ahead of the query times -MASKED; padding is ahead of
+        # every query. In floats this takes half the time of comparing and selecting.
         place = torch.arange(n, dtype=x.dtype) * -MASKED  # (L,)
         key_place = torch.where(sequence.key_mask, place, torch.finfo(x.dtype).max)[:, None, None]
         contexts = []
@@ -275,9 +269,3 @@ def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer.weight = nn.Parameter(weight.detach().contiguous())
     layer.bias = nn.Parameter(bias.detach().contiguous())
     return layer
-
-
-def _flat(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A layer over (B L, D), for the bias's sake, from (B, L, D) to (B, L, out)."""
-    flat: Tensor = layer(x.reshape(-1, x.shape[-1]))
-    return flat.reshape(*x.shape[:-1], layer.out_features)

@@ -40,7 +40,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    clicks: Mapping[str, Sequence[Sequence[ItemId]]]  # column -> one list a history, oldest first
+    clicks: Mapping[str, Sequence[Sequence[ItemId | float]]]  # column -> a list a history
     want: Embeddings | Scores = Embeddings()
     model: str | None = None  # None: the default model
     version: str | None = None  # None: the newest version

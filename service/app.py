@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from persona.contract import PersonaError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS, exposition
+from service.protocols.exchange import Answer
 from service.protocols.native.errors import answer_to, error_answer
 from service.protocols.native.routes import VERBS, plain, posted
 from service.protocols.native.schema import ErrorResponse
@@ -74,14 +75,30 @@ class Application(FastAPI):
         self.state.service = service
         self._service = service
         self._seconds: dict[str, Histogram] = {}  # by route
+        self._answered: dict[tuple[str, int], Counter] = {}  # by route and status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the lifespan."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
-        verb = VERBS.get(scope["path"]) if scope["method"] == "POST" else None
+        started, verb = time.perf_counter(), None
+        if scope["method"] == "POST" and not self.user_middleware:
+            verb = VERBS.get(scope["path"])
+        if verb is None:
+            status = await self._through_fastapi(scope, receive, send)
+        else:
+            try:
+                answer = await verb.answer(self._service, scope["headers"], receive)
+            except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
+                answer = _failed(scope, error)
+            status = answer.status
+            await answer.send(send)
+        self._count(scope["path"], status, time.perf_counter() - started)
+
+    async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """The status of the response."""
+        status = 0
 
         async def noting_send(message: Message) -> None:
             nonlocal status
@@ -89,24 +106,21 @@ class Application(FastAPI):
             await send(message)
 
         try:
-            if verb is None or self.user_middleware:
-                await super().__call__(scope, receive, noting_send)
-            else:
-                answer = await verb.answer(self._service, scope["headers"], receive)
-                await answer.send(noting_send)
+            await super().__call__(scope, receive, noting_send)
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
-            # Without the query string and without the error's message: either may quote a history.
-            logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))  # noqa: TRY400  # see above
+            answer = _failed(scope, error)
             if not status:
-                await _INTERNAL_ERROR.send(noting_send)
-        self._count(scope["path"], status, time.perf_counter() - started)
+                await answer.send(noting_send)
+        return status
 
     def _count(self, path: str, status: int, seconds: float) -> None:
         if not self._seconds:
             routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
             self._seconds.update({route: SECONDS.labels(route) for route in routes})
         route = path if path in self._seconds else "other"
-        self._service.tally.count(REQUESTS, route, str(status))
+        if (answered := self._answered.get((route, status))) is None:
+            answered = self._answered[route, status] = REQUESTS.labels(route, status)
+        self._service.tally.count(answered)
         self._seconds[route].observe(seconds)
 
 
@@ -127,6 +141,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
         """Prometheus metrics, summed over the workers."""
         service.tally.flush()
         return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _failed(scope: Scope, error: Exception) -> Answer:
+    """Logs what nobody foresaw; the client only learns that it happened."""
+    # Without the query string and without the error's message: either may quote a history.
+    logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))
+    return _INTERNAL_ERROR
 
 
 def _answer_persona_error(_request: Request, error: Exception) -> Response:

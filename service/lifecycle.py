@@ -60,15 +60,19 @@ class Service:
         settings = self.settings
         return Engine.open(settings.artifacts, limits=settings.limits(), on_run=self.tally.add_run)
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the artifacts are being opened."""
+        return not self._loaded.is_set()
+
     async def loaded(self) -> None:
         """Waits until loading has ended, at most as long as a request may take.
 
         Workers share a port: once one of them is ready, requests reach those that are not.
         """
-        if not self._loaded.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.deadline_ms / 1000):
-                    await self._loaded.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.deadline_ms / 1000):
+                await self._loaded.wait()
 
     def drain(self) -> None:
         """From now on `/health/ready` is 503, while requests are still answered."""

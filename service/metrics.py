@@ -47,27 +47,27 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._counts: Counts[tuple[Counter, tuple[str, ...]]] = Counts()
+        self._counts: Counts[Counter] = Counts()
         self._queued: dict[str, int] = {}  # tokens, by model
 
-    def count(self, counter: Counter, *labels: str, amount: int = 1) -> None:
-        """Adds to a counter."""
+    def count(self, counter: Counter, amount: int = 1) -> None:
+        """Adds to a counter, which has its labels."""
         if not self._counts:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-        self._counts[counter, labels] += amount
+        self._counts[counter] += amount
 
     def add_run(self, model: str, stats: RunStats) -> None:
         """Counts one run of a graph."""
-        self.count(RUNS, model)
-        self.count(HISTORIES, model, amount=stats.histories)
-        self.count(REAL_TOKENS, model, amount=stats.tokens)
-        self.count(COMPUTED_TOKENS, model, amount=stats.computed_tokens)
+        self.count(RUNS.labels(model))
+        self.count(HISTORIES.labels(model), stats.histories)
+        self.count(REAL_TOKENS.labels(model), stats.tokens)
+        self.count(COMPUTED_TOKENS.labels(model), stats.computed_tokens)
         self._queued[model] = stats.queued_tokens
 
     def flush(self) -> None:
         """Makes all of it known."""
-        for (counter, labels), amount in self._counts.items():
-            (counter.labels(*labels) if labels else counter).inc(amount)
+        for counter, amount in self._counts.items():
+            counter.inc(amount)
         for model, tokens in self._queued.items():
             QUEUED_TOKENS.labels(model).set(tokens)
         self._counts.clear()

@@ -23,7 +23,8 @@ class Mutation(NamedTuple):
     tests: str
 
 
-ATTENTION, ENCODER, GRAPHS = "model/attention.py", "model/encoder.py", "export/graphs.py"
+ATTENTION, ENCODER = "model/network/attention.py", "model/network/encoder.py"
+GRAPHS, SERVED = "export/graphs.py", "export/served.py"
 IN_ATTENTION, IN_ENCODER = "tests/test_attention.py", "tests/test_encoder.py"
 SELECT = "x.masked_fill(~mask, masked)"
 MASKED = 'masked = torch.finfo(x.dtype).min if mode == "add" else 0.0'
@@ -130,9 +131,9 @@ MUTATIONS = [
     Mutation(
         "6: an example batch of 1",
         GRAPHS,
-        "torch.zeros(2, 3, dtype=torch.int64)",
-        "torch.zeros(1, 3, dtype=torch.int64)",
-        "tests/test_artifact.py -k covers",
+        "BATCH, LENGTH, CANDIDATES = 2, 3, 4",
+        "BATCH, LENGTH, CANDIDATES = 1, 3, 4",
+        "tests/test_parity.py -k dynamic and general",
     ),
     Mutation(
         "7: heads averaged",
@@ -146,19 +147,19 @@ MUTATIONS = [
         GRAPHS,
         "OPSET = 20",
         "OPSET = 23",
-        "tests/test_artifact.py -k fused",
+        "tests/test_parity.py -k opset_23 and general",
     ),
     Mutation(
         "9: a graph for right padding only",
-        "export/served.py",
-        "return torch.softmax(scores + torch.where(mask, zero, low), dim=-1)",
-        "length = mask.sum(-1, keepdim=True)\n        mask = torch.arange(mask.shape[-1]) < "
-        "length\n        return torch.softmax(scores + torch.where(mask, zero, low), dim=-1)",
+        SERVED,
+        "scores = torch.where(sequence.key_mask[:, None], scores, MASKED)",
+        "length = sequence.key_mask.sum(1)[:, None, None]\n"
+        "        scores = torch.where(torch.arange(keys.shape[1]) < length, scores, MASKED)",
         "tests/test_artifact.py -k covers",
     ),
     Mutation(
         "10: an unstable sort of tied times",
-        "model/clicks.py",
+        "model/clicks/grouping.py",
         "order = np.lexsort(keys)",
         "order = np.lexsort((-np.arange(len(keys[0])), *keys))",
         "tests/test_readers.py -k ties",

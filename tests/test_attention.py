@@ -133,16 +133,6 @@ def test_the_fused_context_equals_the_explicit_one(kind: Kind) -> None:
     torch.testing.assert_close(attention.context(queries, keys, mask[:, None]), expected)
 
 
-@each(ALL)
-def test_one_query_without_projected_keys_equals_the_formulas(kind: Kind) -> None:
-    attention = attention_of(kind)
-    queries, keys, mask = inputs_of(kind)
-    expected, expected_weights = attention(queries[:, -1:], keys, mask[:, None, -1:])
-    context, weights = attention.at_one(queries[:, -1:], keys, mask[:, -1])
-    torch.testing.assert_close(context, expected)
-    torch.testing.assert_close(weights, expected_weights)
-
-
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])

@@ -245,7 +245,7 @@ def test_a_failing_request_does_not_fail_its_batch_mates() -> None:
         bench = Bench()
         good, bad, fine = bench.submit("good"), bench.submit("bad", "ok"), bench.submit("fine")
         assert [await good, await fine] == [["GOOD"], ["FINE"]]
-        with pytest.raises(ValueError, match="bad|padded"):
+        with pytest.raises(ValueError, match=r"bad|padded"):
             await bad
 
     run(main())
@@ -258,7 +258,7 @@ def test_what_fails_does_not_fail_the_others_of_its_turn(row: str, group: str) -
         bench = Bench()
         bad, good = bench.submit(row), bench.submit("good", group=group)
         assert await good == ["GOOD"]
-        with pytest.raises(ValueError, match="bad|padded"):
+        with pytest.raises(ValueError, match=r"bad|padded"):
             await bad
 
     run(main())

@@ -65,7 +65,7 @@ def timed(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Engi
     width = manifest.architecture.width
     timed_graph(folder / "embedding.onnx", width)
     inputs = [
-        InputFact(name=name, datatype=datatype, shape=[-1, -1], carries=carries)  # type: ignore[arg-type]  # literals
+        InputFact(name=name, datatype=datatype, shape=[-1, -1], carries=carries)
         for name, (datatype, carries) in INPUTS.items()
     ]
     outputs = [TensorFact(name="user_embedding", datatype="FP32", shape=[-1, width])]

@@ -54,7 +54,7 @@ def test_every_package_of_an_extra_has_its_hint() -> None:
     for extra, needs in extras.items():
         names = {re.split(r"[\[<>=;]", need)[0].replace("-", "_") for need in needs}
         expected = names - {"persona_encoder"} if extra != "dev" else set()
-        assert expected == set(EXTRAS.get(extra, [])), extra
+        assert expected == set(EXTRAS.get(extra, "").split()), extra
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def reasons(command: str) -> list[str]:
     return [reason for pattern, reason in NOT_RUN.items() if re.match(pattern, command)]
 
 
-@pytest.mark.parametrize("page", runnable())
+@pytest.mark.parametrize("page", list(runnable()))
 def test_every_fence_of_the_page_runs_in_a_new_terminal(
     page: Path, address: str, desk: Path
 ) -> None:

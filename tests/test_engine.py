@@ -95,7 +95,7 @@ def test_unknown_models_and_versions_are_named(engine: Engine) -> None:
 
 
 def test_a_query_needs_the_columns_that_the_model_reads(engine: Engine) -> None:
-    clicks = {ITEM_ID: [["item 1"]], "time": [[1]]}
+    clicks: dict[str, list[list[str | float]]] = {ITEM_ID: [["item 1"]], "time": [[1.5]]}
     with pytest.raises(InvalidRequest, match="reads the columns item_id of a click"):
         engine.run(Query(clicks))
 

@@ -17,7 +17,6 @@ from export.run import carried_metrics
 from model.errors import DataError, RecipeError
 from model.evaluation.metrics import Bucket, Metrics, compare
 from model.network.encoder import EncoderConfig
-from model.report.charts import draw_learning_curve
 from model.report.evaluation_json import as_json
 from model.report.page import bucket_name, html_report, short_bucket_name
 from model.report.run_evaluation import BREAKDOWN_KS, Group, RunEvaluation, evaluate_run
@@ -275,11 +274,6 @@ def test_a_single_case_has_a_mean_and_no_interval(evaluation: RunEvaluation) -> 
     html = html_report(alone)
     assert "<td>1</td>\n<td>1.0000</td>" in html
     assert not re.search(r"\bnan\b", html)
-
-
-def test_the_learning_curve_is_drawn_as_a_picture(runs: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(runs / "a", tmp_path / "run")
-    assert draw_learning_curve(run, "NDCG@10").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from export.write import Description, write_artifact
 from model.network.encoder import EncoderConfig
-from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
 from persona.cli.app import app
+from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
 from persona.cli.explain import item_ids
 from tests.conftest import random_encoder
 

@@ -1,6 +1,7 @@
 """Histories, their splits and batches, against plain lists of lists."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from model.clicks.histories import (
     newest_click,
     pad,
 )
+from model.clicks.readers import read_clicks
 from tests.small import of
 
 ROWS = st.lists(st.lists(st.integers(0, 4), max_size=7), max_size=10)
@@ -117,3 +119,14 @@ def test_shuffled_batches_differ_from_epoch_to_epoch() -> None:
     lengths, rng = np.full(40, 3), np.random.default_rng(0)
     first, second = (np.concatenate(list(length_grouped(lengths, 12, 4, rng))) for _ in range(2))
     assert first.tolist() != second.tolist()
+
+
+def test_further_columns_of_a_click_go_where_its_item_goes(tmp_path: Path) -> None:
+    clicks = tmp_path / "clicks.csv"
+    rows = ["ann,a,30", "bob,b,5", "ann,b,10", "ann,c,20", "bob,c,7"]
+    clicks.write_text("\n".join(["user,item,time", *rows, ""]))
+    histories, _ = read_clicks(clicks)
+    assert histories.columns["time"].tolist() == [10, 20, 30, 5, 7]
+    assert histories.without_newest().columns["time"].tolist() == [10, 20, 5]
+    chosen = histories.select(np.array([1, 0]))
+    assert chosen.columns["time"].tolist() == [5, 7, 10, 20, 30]

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from export.run import export_run
-from model.network.encoder import EncoderConfig, UserEncoder
 from model.clicks.histories import pad
+from model.network.encoder import EncoderConfig, UserEncoder
 from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
 from model.training.run import begin, load_data, read_item_ids, read_run_recipe, split
 from model.training.train import load_encoder, train_encoder
-from tests.serving import running_service
 from tests.attention_kinds import ALL, Kind, each
 from tests.fences import ROOT
+from tests.serving import running_service
 
 KINDS = [kind for kind in ALL if kind.heads == 2]
 MSNBC = ROOT.parent / "shared" / "data" / "msnbc990928.seq"
@@ -36,7 +36,8 @@ HISTORIES = [
 ]
 CANDIDATES = ["frontpage", "weather", "sports"]
 
-pytestmark = pytest.mark.timeout(900)  # 16 trainings and exports come before the first test
+# 16 trainings and exports come before the first test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def name_of(kind: Kind) -> str:

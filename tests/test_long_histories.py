@@ -1,70 +1,79 @@
-"""The engine computes long histories with the graph that the artifact has for them."""
+"""Long histories have a graph of their own; the manifest says from which length."""
 
+import shutil
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from export.write import Description, write_artifact
+from export.graphs import LONG_HISTORY, graph_facts
 from model.network.encoder import EncoderConfig
 from persona.artifact import open_artifact
-from persona.artifact.format import GraphName
-from persona.contract import Floats
+from persona.artifact.writing import write_manifest
+from persona.contract import ITEM_ID, Floats
 from persona.engine.session import Input, Session
-from tests.conftest import random_encoder
 
-LONG = 12  # clicks, in these tests
-
-
-def input_of(clicks: Sequence[int]) -> Input:
-    return Input({"item_id": array("q", clicks)}, len(clicks))
-
-
-def embeddings(session: Session, graph: GraphName, *inputs: Input) -> list[Floats]:
-    return [output["user_embedding"] for output in session.run(graph, inputs)]
-
-
-def negate(path: Path) -> None:
-    """Changes the sign of a graph's embeddings, so that a test sees which graph ran."""
-    model = onnx.load(path, load_external_data=False)
-    for node in model.graph.node:
-        node.output[:] = ["before" if name == "user_embedding" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Neg", ["before"], ["user_embedding"]))
-    path.write_bytes(model.SerializeToString())
+LONG = 5  # clicks, in this artifact
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """Over an artifact whose graph for long histories has the opposite sign."""
-    encoder = random_encoder(EncoderConfig(width=16, heads=2, max_length=LONG), 9, spread=0.1)
-    root = tmp_path_factory.mktemp("long")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.graphs.LONG_HISTORY", LONG)
-        folder = write_artifact(encoder, [f"i{row}" for row in range(9)], Description("m"), root)
-    artifact = open_artifact(folder)
-    negate(artifact.graph_path("embedding_long"))
-    return Session(artifact)
+def session(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Of an artifact whose graph for long histories gives the negative of the embedding."""
+    folder = tmp_path_factory.mktemp("long") / "tiny" / "1"
+    shutil.copytree(tiny_artifact, folder)
+    model = onnx.load(folder / "embedding.onnx", load_external_data=False)
+    last = next(node for node in model.graph.node if "user_embedding" in node.output)
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Neg", ["before"], ["user_embedding"]))
+    (folder / "embedding_long.onnx").write_bytes(model.SerializeToString())
+    manifest = open_artifact(tiny_artifact).manifest
+    long = manifest.graphs["embedding"].model_copy(
+        update={"file": "embedding_long.onnx", "min_length": LONG}
+    )
+    graphs = {**manifest.graphs, "embedding_long": long}
+    write_manifest(folder, manifest.model_copy(update={"graphs": graphs}))
+    return Session(open_artifact(folder))
 
 
-def test_the_longest_history_of_a_batch_decides_the_graph(session: Session) -> None:
-    short, long = input_of([1, 2]), input_of([3, 1, 4, 1, 5, 0, 2, 6, 5, 3, 5, 8])
-    (alone,) = embeddings(session, "embedding", short)
-    beside, _ = embeddings(session, "embedding", short, long)
-    np.testing.assert_allclose(beside, -alone, atol=1e-5)
+def embed(session: Session, *lengths: int) -> list[Floats]:
+    inputs = [Input({ITEM_ID: array("q", [3] * length)}, length) for length in lengths]
+    return [output["user_embedding"] for output in session.run("embedding", inputs)]
 
 
-def test_one_click_less_takes_the_graph_for_short_histories(session: Session) -> None:
-    shorter = input_of([1] * (LONG - 1))
-    (plain,) = embeddings(session, "embedding", shorter)
-    (negated,) = embeddings(session, "embedding_long", shorter)
-    np.testing.assert_allclose(plain, -negated, atol=1e-5)
+def test_a_batch_takes_the_graph_for_its_longest_history(session: Session) -> None:
+    (short,) = embed(session, LONG - 1)
+    beside_short, _ = embed(session, LONG - 1, 1)
+    beside_long, _ = embed(session, LONG - 1, LONG)
+    np.testing.assert_allclose(beside_short, short, atol=1e-5)
+    np.testing.assert_allclose(beside_long, -short, atol=1e-5)
 
 
-def test_other_outputs_have_one_graph_for_all_lengths(session: Session) -> None:
-    long = input_of([1] * LONG)
-    (plain,) = embeddings(session, "attention", long)
-    (negated,) = embeddings(session, "embedding", long)
-    np.testing.assert_allclose(plain, -negated, atol=1e-5)
+def test_an_artifact_without_that_graph_computes_long_histories_too(tiny_artifact: Path) -> None:
+    (embedding,) = embed(Session(open_artifact(tiny_artifact)), 12)
+    assert np.isfinite(embedding).all()
+
+
+def test_export_says_from_which_length_it_is_faster() -> None:
+    facts = graph_facts(EncoderConfig(max_length=LONG_HISTORY))
+    assert {name: fact.min_length for name, fact in facts.items()} == {
+        "embedding": 0,
+        "attention": 0,
+        "attention_full": 0,
+        "embedding_long": 320,
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EncoderConfig(max_length=LONG_HISTORY - 1),
+        EncoderConfig(max_length=LONG_HISTORY, similarity="additive"),
+        EncoderConfig(max_length=LONG_HISTORY, blocks=1),  # read at one position
+    ],
+    ids=["short", "additive", "one block"],
+)
+def test_what_it_would_not_help_has_no_such_graph(config: EncoderConfig) -> None:
+    assert "embedding_long" not in graph_facts(config)

@@ -78,6 +78,11 @@ def test_an_interval_is_the_mean_plus_and_minus_two_standard_errors() -> None:
     assert estimate.low == pytest.approx(1 - estimate.high)
 
 
+def test_an_interval_is_written_for_readers_and_a_single_case_has_none() -> None:
+    assert Estimate(0.5, 0.1, 0.304, 0.696).interval("{:+.2f}") == "95 % +0.30 to +0.70"
+    assert Estimate.of(np.array([0.5])).interval() == "no interval from a single case"
+
+
 def test_metrics_of_no_cases_are_unknown() -> None:
     metrics = Metrics.of(np.zeros(0, np.int64), ks=(10,))
     assert metrics.cases == 0

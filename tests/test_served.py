@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.graphs import PlainEncoder
-from export.served import LONG_PIECES, ServedEncoder, can_serve
+from export.served import LONG_PIECES, ServedEncoder, can_rearrange
 from model.network.attention import NORMALISATIONS, SIMILARITIES, PaddingSide, mask_from_lengths
 from model.network.encoder import EncoderConfig
 from tests.attention_kinds import KINDS
@@ -52,7 +52,7 @@ def assert_same(outputs: tuple[torch.Tensor, ...], others: tuple[torch.Tensor, .
 def test_every_architecture_gives_the_same_outputs(
     positions: str, pooling: str, pieces: int
 ) -> None:
-    for config in filter(can_serve, configs(positions, pooling)):
+    for config in filter(can_rearrange, configs(positions, pooling)):
         encoder = random_encoder(config, N_ITEMS, spread=0.1)
         served = ServedEncoder(encoder, pieces)
         for length in (1, 5, 12):
@@ -63,10 +63,10 @@ def test_every_architecture_gives_the_same_outputs(
 
 
 def test_what_is_rearranged_has_products_for_scores() -> None:
-    assert can_serve(EncoderConfig(similarity="general", normalisation="weighted_softmax"))
-    assert can_serve(EncoderConfig(similarity="dot", positions="rotary"))
-    assert not can_serve(EncoderConfig(similarity="general", positions="rotary"))
-    assert not can_serve(EncoderConfig(similarity="additive"))
+    assert can_rearrange(EncoderConfig(similarity="general", normalisation="weighted_softmax"))
+    assert can_rearrange(EncoderConfig(similarity="dot", positions="rotary"))
+    assert not can_rearrange(EncoderConfig(similarity="general", positions="rotary"))
+    assert not can_rearrange(EncoderConfig(similarity="additive"))
 
 
 def test_the_trained_encoder_stays_as_it_is() -> None:

@@ -21,7 +21,7 @@ def test_counts_are_told_without_being_asked_for() -> None:
         tally, clicks = Tally(), counter()
         for round_ in (1, 2):
             tally.count(clicks)
-            tally.count(clicks, amount=2)
+            tally.count(clicks, 2)
             assert total(clicks) == 3 * (round_ - 1)
             await asyncio.sleep(2 * FLUSH_S)
             assert total(clicks) == 3 * round_

@@ -141,7 +141,7 @@ def shares(parent: int, port: int) -> list[int]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     counts = []
     for child in children:
-        links = [os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()]
+        links = [str(path.readlink()) for path in Path(f"/proc/{child}/fd").iterdir()]
         own = sum(f"socket:[{inode}]" in links for inode in established)
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
             counts.append(own)

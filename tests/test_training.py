@@ -170,6 +170,14 @@ def test_a_run_that_diverges_says_so(tmp_path: Path) -> None:
         trained(tmp_path, learning_rate=1e30)
 
 
+def test_a_finished_run_that_was_moved_keeps_its_best_figure(tmp_path: Path) -> None:
+    first = trained(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        again = trained(tmp_path / "b")
+    assert (again.best, again.best_epoch) == (first.best, first.best_epoch)
+
+
 def test_the_progress_shows_the_loss_in_the_first_epoch_and_the_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

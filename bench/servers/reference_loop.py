@@ -1,22 +1,22 @@
 """The reference loop: as little as can stand between HTTP and ONNX Runtime in Python.
 
-A bare ASGI callable, orjson in and out, no validation, no batching. Two workers of uvicorn, each
-with a listening socket as Persona's have, or in some rounds one of them would get all connections.
+A bare ASGI callable, orjson in and out, no validation, no batching. Two processes of uvicorn, each
+with a listening socket of its own, as Persona's workers have: on a shared one, one of them gets all
+connections in some rounds.
 
 With `BENCH_GRAPH=0` it answers zeros at once: HTTP and JSON alone.
 """
 
 import os
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from multiprocessing import Process
 from typing import Any
 
 import numpy as np
 import orjson
 import uvicorn
 from plain_encoder import PlainEncoder  # type: ignore[import-not-found]  # beside this file
-from uvicorn.supervisors import Multiprocess
-
-from service.listening import a_socket_for_each
 
 Message = MutableMapping[str, Any]
 HEADERS = [(b"content-type", b"application/json")]
@@ -45,11 +45,13 @@ async def app(
     await send({"type": "http.response.body", "body": content})
 
 
-if __name__ == "__main__":
+def work() -> None:
+    """One worker."""
+    own = socket.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.bind(("127.0.0.1", int(os.environ["BENCH_PORT"])))
     config = uvicorn.Config(
-        "reference_loop:app",
-        port=int(os.environ["BENCH_PORT"]),
-        workers=2,
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -58,4 +60,12 @@ if __name__ == "__main__":
         access_log=False,
         server_header=False,
     )
-    Multiprocess(config, [a_socket_for_each(config.bind_socket())]).run()
+    uvicorn.Server(config).run([own])
+
+
+if __name__ == "__main__":
+    other = Process(target=work)
+    other.start()
+    work()
+    other.terminate()
+    other.join()

@@ -99,7 +99,8 @@ def group_clicks(
     order = np.lexsort(keys)
     lengths = np.bincount(user_of_click, minlength=len(user_ids))
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    return Histories(user_ids, item_ids, item_of_click[order].astype(np.int32), offsets)
+    columns = {} if times is None else {"time": times[order]}
+    return Histories(user_ids, item_ids, item_of_click[order].astype(np.int32), offsets, columns)
 
 
 def count_repeated_clicks(histories: Histories) -> int:

@@ -4,8 +4,9 @@ A history is ordered from oldest to newest. Item i of the catalogue is row i of 
 embedding table; row `len(item_ids)` belongs to unknown items.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class Histories:
     item_ids: Sequence[ItemId]  # the catalogue, distinct
     items: NDArray[np.int32]  # (clicks,) indices into item_ids; len(item_ids) = unknown
     offsets: Int  # (users + 1,) user u owns items[offsets[u]:offsets[u + 1]]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # others of a click, by name
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
@@ -56,15 +58,20 @@ class Histories:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         # Position of every kept click: its user's start plus its rank within the user.
         rank = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        items = self.items[np.repeat(self.offsets[users], lengths) + rank]
-        return Histories([self.user_ids[u] for u in users], self.item_ids, items, offsets)
+        clicks = np.repeat(self.offsets[users], lengths) + rank
+        return self._keep(clicks, [self.user_ids[u] for u in users], offsets)
 
     def oldest(self, lengths: Int) -> "Histories":
         """Every history cut to its oldest `lengths[u]` clicks; lengths (users,)."""
         rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
-        kept = self.items[rank < np.repeat(lengths, self.lengths)]
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return Histories(self.user_ids, self.item_ids, kept, offsets)
+        kept = rank < np.repeat(lengths, self.lengths)
+        return self._keep(kept, self.user_ids, np.concatenate(([0], np.cumsum(lengths))))
+
+    def _keep(
+        self, clicks: NDArray[Any], user_ids: Sequence[str | int], offsets: Int
+    ) -> "Histories":
+        columns = {name: values[clicks] for name, values in self.columns.items()}
+        return Histories(user_ids, self.item_ids, self.items[clicks], offsets, columns)
 
     def without_newest(self, clicks: int = 1) -> "Histories":
         """Every history without its newest `clicks` clicks; shorter ones become empty."""

@@ -102,6 +102,12 @@ class Estimate:
         error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(mean, error, mean - Z95 * error, mean + Z95 * error)
 
+    def interval(self, number: str = "{:.4f}") -> str:
+        """The confidence interval for readers: "95 % 0.1234 to 0.1302"."""
+        if math.isnan(self.high):
+            return "no interval from a single case"
+        return f"95 % {number.format(self.low)} to {number.format(self.high)}"
+
 
 @dataclass(frozen=True)
 class Metrics:

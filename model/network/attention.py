@@ -160,15 +160,7 @@ class Scores(nn.Module):
         return queries
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Scores every query with every key.
-
-        Args:
-            queries: (B, H, Lq, d).
-            keys: (B, H, Lk, d).
-
-        Returns:
-            (B, H, Lq, Lk).
-        """
+        """Scores every query (B, H, Lq, d) with every key (B, H, Lk, d): (B, H, Lq, Lk)."""
         if self.similarity != "additive":
             return self.fold(queries) @ keys.mT
         q = queries @ self.query_projection.mT  # (B, H, Lq, d)
@@ -215,12 +207,8 @@ class Attention(nn.Module):
             Rows sum to 1; a fully masked row is 0.
         """
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
-        weights = self.normalise(self.scores(q, k), mask)  # (B, H, Lq, Lk)
+        weights = masked_softmax(self.scores(q, k), mask)  # (B, H, Lq, Lk)
         return self._join(weights @ v), weights
-
-    def normalise(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """Turns scores into weights over the allowed keys."""
-        return masked_softmax(scores, mask)
 
     def context(
         self,
@@ -241,43 +229,6 @@ class Attention(nn.Module):
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
         q = self.scores.fold(q)
         return self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0))
-
-    def at_one(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        mask: Tensor,
-        query_rotation: Rotation | None = None,
-        key_rotation: Rotation | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Equals `forward` for one query per row, but does not project keys and values.
-
-        q . (W_k x_j + b_k) = (W_k^T q) . x_j + q . b_k; the last term is the same for every j and
-        cancels in the softmax. sum_j a_j (W_v x_j + b_v) = W_v (sum_j a_j x_j) + b_v, because the
-        weights sum to 1. This does not hold for rotated keys and for `additive`: they take
-        `forward`.
-
-        Args:
-            query: (B, 1, D).
-            keys: (B, Lk, D).
-            mask: (B, Lk) bool, True = attend; every row needs at least one True.
-            query_rotation: rotary position of the query.
-            key_rotation: rotary positions of the keys.
-
-        Returns:
-            Context (B, 1, D) and weights (B, H, 1, Lk).
-        """
-        if self.scores.similarity == "additive" or key_rotation is not None:
-            return self.forward(query, keys, mask[:, None, None], query_rotation, key_rotation)
-        width = keys.shape[-1]
-        per_head = (self.heads, width // self.heads, width)
-        q = self.scores.fold(self._split(self.query(query)))  # (B, H, 1, d)
-        lifted = (q @ self.key.weight.view(per_head)).squeeze(2)  # (B, H, D)
-        weights = self.normalise(lifted @ keys.mT, mask[:, None])  # (B, H, Lk)
-        seen = (weights @ keys).unsqueeze(2)  # (B, H, 1, D)
-        context = seen @ self.value.weight.view(per_head).mT  # (B, H, 1, d)
-        context = context + self.value.bias.view(self.heads, 1, -1)
-        return self._join(context), weights.unsqueeze(2)
 
     def _project(
         self,

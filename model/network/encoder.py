@@ -147,14 +147,9 @@ class Block(nn.Module):
             )
             return sequence_mask(self._finish(x, context), sequence.query_mask, "mul"), weights
         rotation = None if sequence.rotation is None else sequence.rotation.at(read)
+        query, mask = take(normed, read).unsqueeze(1), sequence.key_mask[:, None, None]
         # No causal mask: every real click is at or before `read`.
-        context, weights = self.attention.at_one(
-            take(normed, read).unsqueeze(1),
-            normed,
-            sequence.key_mask,
-            rotation,
-            sequence.rotation,
-        )
+        context, weights = self.attention(query, normed, mask, rotation, sequence.rotation)
         return self._finish(take(x, read), context.squeeze(1)), weights
 
     def fused(self, x: Tensor, sequence: "MaskedSequence") -> Tensor:
@@ -333,15 +328,9 @@ class UserEncoder(nn.Module):
     def encode(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The user embedding after the newest click, and the weights of the positions behind it.
 
-        With pooling `newest` the last block computes the newest position only.
-
-        Args:
-            item_ids: (B, L) int64.
-            key_mask: (B, L) bool.
-
-        Returns:
-            Embeddings (B, D), and the last block's weights averaged by the pooling,
-            (B, H, 1 + L). Every row sums to 1.
+        From item_ids and key_mask (B, L) to embeddings (B, D), and the last block's weights
+        averaged by the pooling, (B, H, 1 + L), whose rows sum to 1. With pooling `newest` the last
+        block computes the newest position only.
         """
         x, sequence = self.embed(item_ids, key_mask)
         *earlier, last = self._blocks()
@@ -357,13 +346,8 @@ class UserEncoder(nn.Module):
     def encode_full(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The user embedding with the weights of every block at every position.
 
-        Args:
-            item_ids: (B, L) int64.
-            key_mask: (B, L) bool.
-
-        Returns:
-            Embeddings (B, D) and weights (B, blocks, H, 1 + L, 1 + L). Rows of padded queries
-            are 0.
+        From item_ids and key_mask (B, L) to embeddings (B, D) and weights
+        (B, blocks, H, 1 + L, 1 + L). Rows of padded queries are 0.
         """
         x, sequence = self.embed(item_ids, key_mask)
         per_block = []
@@ -387,13 +371,8 @@ class UserEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Scores candidates by source-target attention.
 
-        Args:
-            item_ids: (B, L) int64.
-            key_mask: (B, L) bool.
-            candidate_ids: (B, N) int64.
-
-        Returns:
-            Scores (B, N) and weights (B, N, H, L).
+        From item_ids and key_mask (B, L) and candidate_ids (B, N) to scores (B, N) and weights
+        (B, N, H, L).
 
         Raises:
             ValueError: the architecture is not `source_target`.

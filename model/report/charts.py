@@ -6,7 +6,7 @@ The text stays text, the background is transparent, and the colours suit light a
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model.evaluation.metrics import Estimate
-from model.training.run import read_curve
 
 ENCODER, BASELINE, GREY = "#3b82d0", "#cf7420", "#7d8792"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "persona",  # so that the same evaluation gives the same file
     "font.size": 11,
@@ -33,7 +32,6 @@ STYLE = {
     "xtick.color": GREY,
     "ytick.color": GREY,
 }
-DOT = {"fmt": "o", "markersize": 6, "elinewidth": 1.8}
 WIDTH = 6.1  # inches; 440 CSS pixels
 
 
@@ -50,7 +48,8 @@ def interval_chart(
     """
     figure, axes = _chart(height=0.6 + 0.3 * len(rows))
     for place, ((_, found), colour) in enumerate(zip(rows, colours, strict=True)):
-        axes.errorbar(found.mean, place, xerr=found.high - found.mean, color=colour, **DOT)
+        error = found.high - found.mean
+        axes.errorbar(found.mean, place, xerr=error, color=colour, fmt="o", elinewidth=1.8)
         mean, edge = number.format(found.mean), axes.get_yaxis_transform()
         axes.text(1.03, place, mean, color=colour, va="center", transform=edge)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
@@ -78,7 +77,7 @@ def group_chart(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[
         places = [place + 0.2 * (number - (len(series) - 1) / 2) for place in range(len(names))]
         means = [found.mean for found in estimates]
         errors = [found.high - found.mean for found in estimates]
-        axes.errorbar(places, means, yerr=errors, color=colour, label=name, **DOT)
+        axes.errorbar(places, means, errors, color=colour, fmt="o", elinewidth=1.8, label=name)
     highest = max(found.mean for _, _, estimates in series for found in estimates)
     axes.set_ylim(0, 1.15 * highest or 1)
     axes.set_xticks(range(len(names)), names, fontsize=9)
@@ -99,21 +98,6 @@ def curve_chart(curve: dict[int, float], marked: int | None = None) -> str:
     axes.set_xlabel("epoch", loc="right")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure)
-
-
-def draw_learning_curve(run: Path, monitor: str) -> Path:
-    """Draws loss and monitor by epoch into `learning_curve.png`."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    left = figure.add_subplot()
-    for axes, name, colour in ((left, "loss", ENCODER), (left.twinx(), monitor, BASELINE)):
-        curve = read_curve(run, name)
-        axes.plot(list(curve), list(curve.values()), color=colour, marker=".")
-        axes.set_ylabel(name, color=colour)
-    left.set_xlabel("epoch")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    path = run / "learning_curve.png"
-    figure.savefig(path, dpi=120)
-    return path
 
 
 def _chart(height: float) -> tuple[Figure, Axes]:

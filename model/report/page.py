@@ -27,7 +27,7 @@ def html_report(evaluation: RunEvaluation) -> str:
     )
     environment.tests["finite"] = math.isfinite
     best = evaluation.best_baseline
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         evaluation=evaluation,
         best=best,
         headline=HEADLINE,
@@ -41,6 +41,7 @@ def html_report(evaluation: RunEvaluation) -> str:
         difference_chart=difference_chart,
         curve_chart=curve_chart,
     )
+    return page.lstrip()
 
 
 def scorer_chart(evaluation: RunEvaluation, metric: str) -> str:

@@ -41,14 +41,8 @@ def sampled_next_click_loss(
 ) -> Tensor:
     """An estimate of `next_click_loss` from uniform negatives, for large catalogues.
 
-    The negatives represent all other items, so each counts n_items / n_negatives times.
-
-    Args:
-        states: (N, D).
-        table: item embeddings (n_items, D).
-        targets: (N,) rows of the table.
-        n_negatives: how many negatives to draw, with replacement.
-        shared: whether all positions share the negatives, so that one product scores them.
+    The negatives, drawn with replacement, represent all other items: each counts
+    n_items / n_negatives times. If they are shared by all positions, one product scores them.
     """
     drawn = (n_negatives,) if shared else (len(targets), n_negatives)
     negatives = torch.randint(len(table), drawn, device=table.device)

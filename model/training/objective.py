@@ -22,15 +22,9 @@ def objective(
 ) -> Tensor:
     """The mean loss of a batch in nats.
 
-    A source-target encoder has a second term: at one random position of every window it tells
-    the next click from other candidates.
-
-    Args:
-        encoder: in training mode.
-        batch: windows.
-        n_candidates: candidates of the second term.
-        n_negatives: items that the first term compares with a target; 0 = the whole catalogue.
-        shared: whether all positions share the negatives.
+    It compares each target with `n_negatives` items, which all positions may share, or with the
+    whole catalogue if that is 0. A source-target encoder has a second term: at one random position
+    of every window it tells the next click from other candidates, `n_candidates` in all.
     """
     states, sequence = encoder.states(batch.item_ids, batch.key_mask)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)

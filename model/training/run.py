@@ -6,7 +6,6 @@
     item_ids.json     the catalogue: item_ids[i] is row i of the item table
     checkpoints/      last.ckpt to resume from, best.ckpt to use
     curves/           loss and metrics by epoch, one file per call
-    learning_curve.png
     training.json     epochs, seconds, parameters, the best validation figure
     evaluation.json   what `persona evaluate` found; report.html shows it
 """

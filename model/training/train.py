@@ -171,11 +171,12 @@ def train_encoder(
     trainer = _trainer(training, run, callbacks, devices)
     started = time.monotonic()
     _fit(trainer, module, DataLoader(windows, batch_size=None, sampler=batches), run)
+    best_epoch, best_score = _best(run, best)
     return TrainingResult(
         epochs=trainer.current_epoch,
-        best_epoch=_best_epoch(run),
+        best_epoch=best_epoch,
         monitor=training.monitor,
-        best=_best_score(best),
+        best=best_score,
         seconds=time.monotonic() - started,
         clicks_per_second=speed.clicks / speed.seconds if speed.clicks else math.nan,
         peak_memory_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -258,13 +259,11 @@ def _fit(
             raise
 
 
-def _best_score(best: ModelCheckpoint) -> float:
-    return math.nan if best.best_model_score is None else float(best.best_model_score)
-
-
-def _best_epoch(run: Path) -> int:
+def _best(run: Path, callback: ModelCheckpoint) -> tuple[int, float]:
+    """Epoch, from 1, and score of the best checkpoint. A moved run's callback forgets its score."""
     checkpoint = torch.load(run / "checkpoints" / BEST, weights_only=True)
-    return int(checkpoint["epoch"]) + 1
+    score = checkpoint["callbacks"][callback.state_key]["best_model_score"]
+    return int(checkpoint["epoch"]) + 1, float(score)
 
 
 def load_encoder(config: EncoderConfig, n_items: int, run: Path) -> UserEncoder:

@@ -24,12 +24,7 @@ class WindowBatch:
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on a device."""
-        return WindowBatch(
-            self.item_ids.to(device),
-            self.key_mask.to(device),
-            self.targets.to(device),
-            self.target_mask.to(device),
-        )
+        return WindowBatch(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 class Windows(Dataset[WindowBatch]):

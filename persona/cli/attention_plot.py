@@ -37,13 +37,9 @@ class Panel:
 
 
 def draw_pooled(clicks: Sequence[str], weights: Weights, title: str, about: str) -> Figure:
-    """Heads by clicks: what the user embedding is read from.
+    """Heads by clicks, weights (H, 1 + L): what the user embedding is read from.
 
-    Args:
-        clicks: names of the used clicks, oldest to newest.
-        weights: (H, 1 + L), the start token first.
-        title: of the picture.
-        about: a smaller line below the title.
+    `clicks` names the used clicks from oldest to newest; `about` is a line below the title.
     """
     panel = Panel("", [f"head {head + 1}" for head in range(len(weights))], weights)
     return _strips([panel], [START, *clicks], weights[:, 1:], title, about)
@@ -52,15 +48,7 @@ def draw_pooled(clicks: Sequence[str], weights: Weights, title: str, about: str)
 def draw_candidates(
     clicks: Sequence[str], candidates: Sequence[str], weights: Weights, title: str, about: str
 ) -> Figure:
-    """Candidates by clicks, a panel a head: which clicks speak for which candidate.
-
-    Args:
-        clicks: names of the used clicks, oldest to newest.
-        candidates: names of the candidates.
-        weights: (N, H, L).
-        title: of the picture.
-        about: a smaller line below the title.
-    """
+    """Candidates by clicks, a panel a head, weights (N, H, L): which clicks speak for which."""
     panels = [
         Panel(f"head {head + 1}", candidates, weights[:, head]) for head in range(weights.shape[1])
     ]
@@ -68,13 +56,9 @@ def draw_candidates(
 
 
 def draw_full(clicks: Sequence[str], weights: Weights, title: str, about: str) -> Figure:
-    """Queries by keys, a panel for each block and head; later keys than the query are grey.
+    """Queries by keys, a panel for each block and head, weights (blocks, H, 1 + L, 1 + L).
 
-    Args:
-        clicks: names of the used clicks, oldest to newest.
-        weights: (blocks, H, 1 + L, 1 + L).
-        title: of the picture.
-        about: a smaller line below the title.
+    Keys later than the query are grey.
     """
     blocks, heads, size, _ = weights.shape
     names = [START, *map(shortened, clicks)]

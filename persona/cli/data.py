@@ -1,7 +1,5 @@
 """`persona data`: inspects and converts click files, and downloads the public sets."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,32 +161,23 @@ def download(
     - `persona data download msnbc`
     - `persona data download wikispeedia --output ~/clicks`
     """
-    from model.clicks import download as public
-
-    with download_progress(name) as on_progress:
-        path = public.download(name, output, base_url, on_progress)
-    typer.echo(path)
-    typer.echo(f"Terms: {public.find(name).terms}", err=True)
-
-
-@contextmanager
-def download_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Shows the bytes so far, and a line before each new try."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-    from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-    from model.clicks.download import TRIES, reason
-
-    def announce(retry: RetryDetails) -> None:
-        wait = f"trying again in {retry.wait_for:.1f} s ({retry.retry_num + 1} of {TRIES})"
-        console.print(f"{reason(retry.caused_by)}; {wait}", markup=False)
+    from model.clicks import download as public
+    from persona.cli.retries import announced_retries
 
     console = Console(stderr=True, highlight=False)
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    set_on_retry_hooks([announce])  # in place of stamina's own log line
-    try:
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task(name, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-    finally:
-        set_on_retry_hooks(None)
+    with (
+        announced_retries(console, public.reason),
+        Progress(*columns, console=console) as progress,
+    ):
+        task = progress.add_task(name, total=None)
+        path = public.download(
+            name,
+            output,
+            base_url,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    typer.echo(path)
+    typer.echo(f"Terms: {public.find(name).terms}", err=True)

@@ -53,7 +53,7 @@ def evaluate(
         console.print(_difference(evaluation.against.encoder, evaluation.against.folder))
     write_json(run / EVALUATION, as_json(evaluation))
     report = run / "report.html"
-    report.write_text(html_report(evaluation))
+    report.write_text(html_report(evaluation), encoding="utf-8")
     console.print(f"report: {report}", style="dim")
 
 
@@ -74,6 +74,5 @@ def _difference(other: "ComparedScorer", name: str) -> str:
     from model.report.run_evaluation import HEADLINE
 
     found = other.advantage[HEADLINE]
-    low, high = found.difference.low, found.difference.high
-    interval = f"(95 % {low:+.4f} to {high:+.4f})"
-    return f"{HEADLINE} over {name}: {found.difference.mean:+.4f} {interval}, {found.p_text}"
+    interval = found.difference.interval("{:+.4f}")
+    return f"{HEADLINE} over {name}: {found.difference.mean:+.4f} ({interval}), {found.p_text}"

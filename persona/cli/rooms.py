@@ -14,18 +14,11 @@ ROOMS = {
 # A user's own module may have the name of a room. Ours contains this file or folder.
 SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
-    "engine": ["onnxruntime", "pydantic"],
-    "files": ["pyarrow"],
-    "serve": [
-        "fastapi",
-        "httptools",
-        "prometheus_client",
-        "pydantic_settings",
-        "uvicorn",
-        "uvloop",
-    ],
-    "train": ["jinja2", "lightning", "matplotlib", "onnx", "onnxscript", "torch"],
-    "ray": ["ray"],
+    "engine": "onnxruntime pydantic",
+    "files": "pyarrow",
+    "serve": "fastapi httptools prometheus_client pydantic_settings uvicorn uvloop",
+    "train": "jinja2 lightning matplotlib onnx onnxscript torch",
+    "ray": "ray",
 }
 
 
@@ -46,7 +39,7 @@ def missing_room(verb: str) -> str | None:
 def hint(module: str) -> str | None:
     """One line on how to install the module; None if it belongs to no extra."""
     package = module.split(".", maxsplit=1)[0]
-    extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+    extra = next((name for name, packages in EXTRAS.items() if package in packages.split()), None)
     if extra is None:
         return None
     checkout = (ROOT / "pyproject.toml").exists()

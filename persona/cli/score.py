@@ -93,26 +93,12 @@ def _scorer(url: str | None, artifacts: Path | None, console: Console) -> Iterat
 
         yield Engine.open(artifacts)
         return
+    from persona.cli.retries import announced_retries
     from persona.client import Client
     from persona.client.http import DEFAULT_URL
 
-    with Client(url or DEFAULT_URL) as client, _announced_retries(console):
+    with Client(url or DEFAULT_URL) as client, announced_retries(console):
         yield client
-
-
-@contextmanager
-def _announced_retries(console: Console) -> Iterator[None]:
-    from stamina.instrumentation import RetryDetails, set_on_retry_hooks
-
-    def announce(details: RetryDetails) -> None:
-        message = f"{details.caused_by}; trying again in {details.wait_for:.1f} s"
-        console.print(message, markup=False)
-
-    set_on_retry_hooks([announce])  # in place of stamina's own log line
-    try:
-        yield
-    finally:
-        set_on_retry_hooks(None)
 
 
 def _progress_bar(console: Console) -> Progress:

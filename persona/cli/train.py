@@ -72,7 +72,6 @@ def _train(
 ) -> None:
     import logging
 
-    from model.report.charts import draw_learning_curve
     from model.training.run import TRAINING, begin, check_split, split, write_json
     from model.training.train import train_encoder
 
@@ -87,7 +86,6 @@ def _train(
     result = train_encoder(recipe, parts, output, progress=progress, devices=devices)
     if first:
         write_json(output / TRAINING, asdict(result))
-        draw_learning_curve(output, result.monitor)
     console.print(_summary(result))
     console.print(f"next: persona evaluate {output}", style="dim")
 

@@ -92,14 +92,9 @@ class Client(Connection):
     ) -> Scored:
         """Scores `candidates` as each history's next click.
 
-        Args:
-            histories: as for `encode`.
-            candidates: item ids for all histories, or one list for each history.
-            model: as for `encode`.
-            version: as for `encode`.
-            attention: adds how much each click speaks for each candidate.
-            unknown_items: as for `encode`. The score of an unknown candidate is NaN, unless
-                `error` refuses the request.
+        `candidates` are item ids for all histories, or one list for each history. The score of an
+        unknown one is NaN. `attention` adds how much each click speaks for each candidate. All
+        else is as for `encode`.
         """
         calls = wire.score_calls(
             histories,

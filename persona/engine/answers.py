@@ -22,7 +22,7 @@ from persona.contract import (
     Floats,
     InvalidRequest,
     ItemId,
-    Result,
+    Results,
     Scores,
     UnknownItems,
 )
@@ -46,14 +46,14 @@ class Work:
     graph: GraphName
     inputs: Sequence[Input]
     tokens: Sequence[int]  # of each input: the start token, clicks and candidates
-    finish: Callable[[Sequence[Output]], list[Result]]  # outputs, in the order of the inputs
+    finish: Callable[[Sequence[Output]], Results]  # outputs, in the order of the inputs
 
 
 class Answers:
     """Plans the work for what is wanted of histories."""
 
     def __init__(self, artifact: Artifact, catalogue: Catalogue, limits: Limits) -> None:
-        self._name = artifact.manifest.name
+        self._name, self._version = artifact.manifest.name, artifact.manifest.version
         self._graphs = artifact.manifest.graphs
         self._architecture = artifact.manifest.architecture
         self._item_embeddings = artifact.item_embeddings()
@@ -70,7 +70,7 @@ class Answers:
         self._require(graph, f"attention '{want.attention}'")
         if graph != "embedding":
             self._refuse_values(_n_weights(graph, histories, self._architecture))
-        return _embedding_work(graph, histories, partial(_embedding_results, histories))
+        return _embedding_work(graph, histories, partial(self._embeddings, histories))
 
     def scores(
         self, histories: Sequence[UsedClicks], want: Scores, unknown_items: UnknownItems
@@ -89,10 +89,10 @@ class Answers:
             return _embedding_work("embedding", histories, finish)
         if want.attention:
             pairs = zip(histories, candidates, strict=True)
-            values = sum(len(rows) * len(history) for history, rows in pairs)
+            values = sum(len(rows) * history.length for history, rows in pairs)
             self._refuse_values(values * self._architecture.heads)
         inputs = [
-            Input(history.columns, len(history), {ITEM_ID: piece})
+            Input(history.clicks, history.length, {ITEM_ID: piece})
             for history, rows in zip(histories, candidates, strict=True)
             for piece in _pieces(rows)
         ]
@@ -128,12 +128,25 @@ class Answers:
             found.append(rows)
         return found * n_histories if shared else found
 
+    def _embeddings(self, histories: Sequence[UsedClicks], outputs: Sequence[Output]) -> Results:
+        results = []
+        for history, output in zip(histories, outputs, strict=True):
+            result = history.result()
+            result.embedding = output["user_embedding"]
+            used = 1 + history.length
+            if "attention_pooled" in output:
+                result.pooled_attention = output["attention_pooled"][:, :used]
+            elif "attention_full" in output:
+                result.full_attention = output["attention_full"][:, :, :used, :used]
+            results.append(result)
+        return Results(self._name, self._version, results)
+
     def _dot_products(
         self,
         histories: Sequence[UsedClicks],
         candidates: Sequence["array[int]"],
         outputs: Sequence[Output],
-    ) -> list[Result]:
+    ) -> Results:
         results = []
         for history, rows, output in zip(histories, candidates, outputs, strict=True):
             index = np.frombuffer(rows, np.int64)
@@ -142,7 +155,7 @@ class Answers:
             result = history.result()
             result.scores = scores
             results.append(result)
-        return results
+        return Results(self._name, self._version, results)
 
     def _source_target(
         self,
@@ -150,7 +163,7 @@ class Answers:
         candidates: Sequence["array[int]"],
         attention: bool,
         outputs: Sequence[Output],
-    ) -> list[Result]:
+    ) -> Results:
         rest, results = iter(outputs), []
         for history, rows in zip(histories, candidates, strict=True):
             pieces = [next(rest) for _ in _pieces(rows)]
@@ -159,12 +172,12 @@ class Answers:
             result.scores = _joined([piece["scores"] for piece in pieces], (len(rows),))
             result.scores[unknown] = np.nan
             if attention:
-                shape = (len(rows), self._architecture.heads, len(history))
-                weights = [piece["candidate_attention"][..., : len(history)] for piece in pieces]
+                shape = (len(rows), self._architecture.heads, history.length)
+                weights = [piece["candidate_attention"][..., : history.length] for piece in pieces]
                 result.candidate_attention = _joined(weights, shape)
                 result.candidate_attention[unknown] = 0
             results.append(result)
-        return results
+        return Results(self._name, self._version, results)
 
     def _require(self, graph: GraphName, purpose: str) -> None:
         if graph not in self._graphs:
@@ -179,30 +192,15 @@ class Answers:
 def _embedding_work(
     graph: GraphName,
     histories: Sequence[UsedClicks],
-    finish: Callable[[Sequence[Output]], list[Result]],
+    finish: Callable[[Sequence[Output]], Results],
 ) -> Work:
-    inputs = [Input(history.columns, len(history)) for history in histories]
-    return Work(graph, inputs, [1 + len(history) for history in histories], finish)
-
-
-def _embedding_results(histories: Sequence[UsedClicks], outputs: Sequence[Output]) -> list[Result]:
-    results = []
-    for history, output in zip(histories, outputs, strict=True):
-        result = history.result()
-        result.embedding = output["user_embedding"]
-        used = 1 + len(history)
-        if "attention_pooled" in output:
-            result.pooled_attention = output["attention_pooled"][:, :used]
-        elif "attention_full" in output:
-            result.full_attention = output["attention_full"][:, :, :used, :used]
-        results.append(result)
-    return results
+    return Work(graph, histories, [1 + history.length for history in histories], finish)
 
 
 def _n_weights(
     graph: GraphName, histories: Sequence[UsedClicks], architecture: Architecture
 ) -> int:
-    sizes = [1 + len(history) for history in histories]
+    sizes = [1 + history.length for history in histories]
     if graph == "attention":
         return architecture.heads * sum(sizes)
     return architecture.blocks * architecture.heads * sum(size * size for size in sizes)

@@ -85,16 +85,10 @@ class Batcher(Generic[Input, Output]):
         *,
         deadline_s: float,
     ) -> asyncio.Future[Result]:
-        """Queues the inputs of one query; the future gives `finish(outputs)`.
+        """Queues the inputs of one query; the future gives `finish(outputs)`, in their order.
 
-        Cancelling the future takes its inputs out of the queue.
-
-        Args:
-            group: only inputs of one group can share a run.
-            inputs: what to compute.
-            tokens: of each input.
-            finish: turns the outputs, in the order of the inputs, into the result.
-            deadline_s: seconds from now, after which the future fails with DeadlineExceeded.
+        Only inputs of one group can share a run. The future fails with DeadlineExceeded after
+        `deadline_s` seconds. Cancelling it takes the inputs out of the queue.
 
         Raises:
             Overloaded: the queue is full. A query larger than the whole queue is taken when

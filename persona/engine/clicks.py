@@ -10,22 +10,18 @@ from persona.artifact.catalogue import Catalogue
 from persona.contract import ITEM_ID, InvalidRequest, ItemId, Query, Result, UnknownItems
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
-from persona.engine.session import CLICKS, MASK, Column
+from persona.engine.session import CLICKS, MASK, Input
 
 Clicks = Mapping[str, Sequence[Sequence[Any]]]  # column -> one list a history
 
 
 @dataclass(slots=True)
-class UsedClicks:
+class UsedClicks(Input):
     """One history as the encoder reads it, and what became of its other clicks."""
 
-    items: Sequence[ItemId]  # of the used clicks, oldest to newest
-    columns: Column  # the values of the used clicks; the column `item_id` holds rows
-    truncated: int
-    unknown: int
-
-    def __len__(self) -> int:
-        return len(self.items)
+    items: Sequence[ItemId] = ()  # of the used clicks, oldest to newest
+    truncated: int = 0
+    unknown: int = 0
 
     def result(self) -> Result:
         """The answer to this history, before anything is computed."""
@@ -63,8 +59,9 @@ class ClickReader:
 
     def newest(self, clicks: Clicks, number: int) -> UsedClicks:
         """The newest `max_length` clicks of a history; unknown items have the unknown row."""
-        items = clicks[ITEM_ID][number]
-        truncated = max(0, len(items) - self._max_length)
+        items = self._items(clicks, number)
+        length = min(len(items), self._max_length)
+        truncated = len(items) - length
         if truncated:  # copied only where it must be: a list of strings is slow to copy
             items = items[truncated:]
         rows = self._catalogue.rows(items)
@@ -72,11 +69,12 @@ class ClickReader:
         for column in self._others:
             values = clicks[column][number][truncated:]
             columns[column] = array(self.typecodes[column], values)
-        return UsedClicks(items, columns, truncated, rows.count(self._catalogue.n_items))
+        unknown = rows.count(self._catalogue.n_items)
+        return UsedClicks(columns, length, items=items, truncated=truncated, unknown=unknown)
 
     def _newest_known(self, clicks: Clicks, number: int, unknown: UnknownItems) -> UsedClicks:
         """The newest `max_length` clicks of known items."""
-        items, n_items = clicks[ITEM_ID][number], self._catalogue.n_items
+        items, n_items = self._items(clicks, number), self._catalogue.n_items
         rows = self._catalogue.rows(items)
         known = [at for at, row in enumerate(rows) if row != n_items]
         if unknown == "error" and len(known) < len(items):
@@ -88,8 +86,20 @@ class ClickReader:
         for column in self._others:
             values = clicks[column][number]
             columns[column] = array(self.typecodes[column], [values[at] for at in used])
-        truncated, dropped = len(known) - len(used), len(items) - len(known)
-        return UsedClicks([items[at] for at in used], columns, truncated, dropped)
+        return UsedClicks(
+            columns,
+            len(used),
+            items=[items[at] for at in used],
+            truncated=len(known) - len(used),
+            unknown=len(items) - len(known),
+        )
+
+    def _items(self, clicks: Clicks, number: int) -> Sequence[ItemId]:
+        items: Sequence[ItemId] = clicks[ITEM_ID][number]
+        limit = self._limits.max_history_items
+        if len(items) > limit:
+            refuse_more(f"history {number}", len(items), limit, "items", history=number)
+        return items
 
     def _check(self, clicks: Clicks) -> None:
         if clicks.keys() != self.typecodes.keys():
@@ -97,12 +107,8 @@ class ClickReader:
                 f"model '{self._name}' reads the columns {', '.join(self.typecodes)} of a click, "
                 f"the request has {', '.join(clicks) or 'none'}"
             )
-        histories, limits = clicks[ITEM_ID], self._limits
-        refuse_more("the request", len(histories), limits.max_histories, "histories")
-        for number, items in enumerate(histories):
-            if len(items) > limits.max_history_items:
-                place = f"history {number}"
-                refuse_more(place, len(items), limits.max_history_items, "items", history=number)
+        histories = clicks[ITEM_ID]
+        refuse_more("the request", len(histories), self._limits.max_histories, "histories")
         for column in self._others:
             if list(map(len, clicks[column])) != list(map(len, histories)):
                 raise InvalidRequest(f"column '{column}' has not one value for each click")

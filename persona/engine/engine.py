@@ -143,18 +143,9 @@ class Engine:
     ) -> Scored:
         """The scores of candidate items, as `Client.score` returns them.
 
-        Args:
-            histories: as for `encode`.
-            candidates: item ids for all histories, or a list of them for each history.
-            model: as for `encode`.
-            version: as for `encode`.
-            attention: whether to return how much each click speaks for each candidate.
-            unknown_items: as for `encode`. An unknown candidate has the score NaN, or with
-                `error` the query is refused.
-
-        Raises:
-            ModelNotFound: no such model or version.
-            InvalidRequest: a value is wrong; the message says where.
+        `candidates` are item ids for all histories, or a list of them for each history. An unknown
+        one has the score NaN. `attention` asks how much each click speaks for each candidate. All
+        else is as for `encode`.
         """
         ids, clicks = _columns(histories)
         want = Scores(_lists(candidates, len(ids)), attention)

@@ -58,12 +58,8 @@ class Model:
             Overloaded: the queue is full.
         """
         work = self._work(query)
-
-        def finish(outputs: Sequence[Output]) -> Results:
-            return Results(self.manifest.name, self.manifest.version, work.finish(outputs))
-
         return self._batcher.submit(
-            work.graph, work.inputs, work.tokens, finish, deadline_s=deadline_s
+            work.graph, work.inputs, work.tokens, work.finish, deadline_s=deadline_s
         )
 
     def run(self, query: Query) -> Results:
@@ -79,7 +75,7 @@ class Model:
             computed = self._session.run(work.graph, inputs)
             for position, output in zip(positions, computed, strict=True):
                 outputs[position] = output
-        return Results(self.manifest.name, self.manifest.version, work.finish(outputs))
+        return work.finish(outputs)
 
     def _work(self, query: Query) -> Work:
         histories = self._reader.read(query)
@@ -96,8 +92,7 @@ class Model:
         }
         clicks[ITEM_ID] = [list(pair.history) for pair in golden.pairs]
         numbers = range(len(golden.pairs))
-        histories = [self._reader.newest(clicks, number) for number in numbers]
-        inputs = [Input(history.columns, len(history)) for history in histories]
+        inputs = [self._reader.newest(clicks, number) for number in numbers]
         expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
         for graph in self.manifest.graphs.keys() - {"score"}:
             outputs = self._run_or_raise(graph, inputs)

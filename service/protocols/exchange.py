@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Response
 
 from persona.contract import Query, RequestTooLarge, Results
-from persona.engine.timeouts import Timeouts
 from service.errors import ClientGone
 from service.lifecycle import Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Value = TypeVar("Value")
 
-WATCH_AFTER_S = 0.02  # most answers are there by then, and need nobody to watch the connection
+# Most answers are there by then: a task for each request, to watch its connection, would cost more
+# than its place in the queue.
+WATCH_AFTER_S = 0.02
 
 
 @dataclass(slots=True)
@@ -46,12 +46,7 @@ class Answer:
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The body, read no further than the limit.
-
-    Args:
-        headers: of the request, as ASGI has them.
-        receive: ASGI's callable.
-        limit: bytes.
+    """The body of a request, read no further than `limit` bytes.
 
     Raises:
         RequestTooLarge: the body is longer, or its header says so.
@@ -83,22 +78,7 @@ async def ask(service: Service, query: Query, receive: Receive) -> Results:
         ClientGone: the client disconnected.
     """
     future = service.engine().submit(query, service.settings.deadline_ms / 1000)
-    return await unless_gone(receive, future, service.timeouts)
-
-
-async def unless_gone(receive: Receive, future: asyncio.Future[Value], timeouts: Timeouts) -> Value:
-    """The future's result; cancels the future when the client disconnects first.
-
-    Args:
-        receive: the ASGI callable of a request whose body was read.
-        future: to wait for.
-        timeouts: begin to watch the connection where an answer takes longer than a moment, because
-            a task for each request costs more than its place in the queue.
-
-    Raises:
-        ClientGone: the client disconnected.
-    """
-    timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
+    service.timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
     try:
         return await future
     except asyncio.CancelledError:

@@ -48,7 +48,8 @@ class Verb(Generic[Body]):
         body: Body | None = None
         try:
             raw = await read_body(headers, receive, service.settings.max_body_bytes)
-            await service.loaded()
+            if service.is_loading:
+                await service.loaded()
             body = parse(self._adapter, raw)
             results = await ask(service, self._to_query(body), receive)
             return Answer(self._render(body, results))
