@@ -62,7 +62,7 @@ lint: .venv/.all ## formatter, linter, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --quiet -n 0 tests/test_house.py tests/test_lock.py
+	$(BIN)/pytest --quiet -n 0 tests/project/test_house.py tests/project/test_lock.py
 
 format: .venv/.all ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -8,6 +8,7 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
+from bench.house import house, house_training
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
@@ -15,15 +16,18 @@ from bench.online import latency, online
 from bench.pooling import pooling
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.rectools import rectools
+from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
+app.command()(tree)
+app.command()(tests)
 app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves):
+for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
     app.command()(serving)
-for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools):
+for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)
 
 

@@ -167,7 +167,7 @@ def train(kind: Kind, recipe: Recipe, data: Path, place: Path) -> Trained:
 def parity(kind: Kind, heads: int) -> float:
     """The largest difference from PyTorch with another number of heads, every parameter random.
 
-    Small, as in tests/test_parity.py: unscaled products of 32 random features put PyTorch in
+    Small, as in tests/export/test_parity.py: unscaled products of 32 random features put PyTorch in
     float32 up to 4e-5 away from its own float64, and no runtime can be closer than that.
     """
     _one_quiet_thread()

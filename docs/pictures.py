@@ -113,7 +113,7 @@ def _draw_weights(axes: Axes, attention: dict[str, Any]) -> None:
         bars.set_label(f"head {head + 1}")
         texts = [f"{weight:.2f}" for weight in weights[:-PADDING]] + ["0"] * PADDING
         for place, label in enumerate(axes.bar_label(bars, texts, padding=2, color=INK)):
-            label.set_gid(f"weight-{head}-{place}")  # tests/test_readme.py reads these
+            label.set_gid(f"weight-{head}-{place}")  # tests/project/test_readme.py reads these
     axes.set_xticks(places, labels, color=INK)
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axes.margins(x=0.01, y=0.15)

@@ -25,7 +25,7 @@ class Mutation(NamedTuple):
 
 ATTENTION, ENCODER = "model/network/attention.py", "model/network/encoder.py"
 GRAPHS, SERVED = "export/graphs.py", "export/served.py"
-IN_ATTENTION, IN_ENCODER = "tests/test_attention.py", "tests/test_encoder.py"
+IN_ATTENTION, IN_ENCODER = "tests/model/test_attention.py", "tests/model/test_encoder.py"
 SELECT = "x.masked_fill(~mask, masked)"
 MASKED = 'masked = torch.finfo(x.dtype).min if mode == "add" else 0.0'
 AFTER_BLOCK = 'return sequence_mask(self._finish(x, context), sequence.query_mask, "mul"), weights'
@@ -133,7 +133,7 @@ MUTATIONS = [
         GRAPHS,
         "BATCH, LENGTH, CANDIDATES = 2, 3, 4",
         "BATCH, LENGTH, CANDIDATES = 1, 3, 4",
-        "tests/test_parity.py -k dynamic and general",
+        "tests/export/test_parity.py -k dynamic and general",
     ),
     Mutation(
         "7: heads averaged",
@@ -147,7 +147,7 @@ MUTATIONS = [
         GRAPHS,
         "OPSET = 20",
         "OPSET = 23",
-        "tests/test_parity.py -k opset_23 and general",
+        "tests/export/test_parity.py -k opset_23 and general",
     ),
     Mutation(
         "9: a graph for right padding only",
@@ -155,14 +155,14 @@ MUTATIONS = [
         "scores = torch.where(sequence.key_mask[:, None], scores, MASKED)",
         "length = sequence.key_mask.sum(1)[:, None, None]\n"
         "        scores = torch.where(torch.arange(keys.shape[1]) < length, scores, MASKED)",
-        "tests/test_artifact.py -k covers",
+        "tests/artifact/test_artifact.py -k covers",
     ),
     Mutation(
         "10: an unstable sort of tied times",
         "model/clicks/grouping.py",
         "order = np.lexsort(keys)",
         "order = np.lexsort((-np.arange(len(keys[0])), *keys))",
-        "tests/test_readers.py -k ties",
+        "tests/model/test_readers.py -k ties",
     ),
 ]
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from model.clicks import download as downloads
 from model.errors import DataError, DownloadError
 from persona.cli.data import app
-from tests.test_download import CLICKS, Web, offer, web
+from tests.model.test_download import CLICKS, Web, offer, web
 
 __all__ = ["web"]  # a fixture
 

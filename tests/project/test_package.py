@@ -14,7 +14,7 @@ import pytest
 import persona
 from tests.serving import running_service
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # builds, installs and exports
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.fences import ROOT, commands, fences
+from tests.project.test_docs import SHELL, new_terminal
 from tests.serving import status_of, wait_until
-from tests.test_docs import SHELL, new_terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SERVE = "make serve"

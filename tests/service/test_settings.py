@@ -7,7 +7,7 @@ import pytest
 
 from service.settings import Settings, cpu_limit
 
-DOCS = Path(__file__).parents[1] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 CORES = len(os.sched_getaffinity(0))
 
 

@@ -13,7 +13,7 @@ from model.clicks.histories import Histories
 from model.clicks.readers import detect_format, read_clicks
 from model.errors import DataError
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 MSNBC = """% Different categories found in input file:\r
 \r
 frontpage news tech\r

@@ -174,7 +174,7 @@ def test_a_set_with_terms_to_accept_says_where(tmp_path: Path) -> None:
 
 
 def test_the_checksums_are_those_of_the_real_files() -> None:
-    folder = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(__file__).parents[3] / "shared" / "data"
     if not folder.exists():
         pytest.skip(f"{folder} is not here, only generated data is tested")
     for public_set in PUBLIC_SETS.values():

@@ -11,8 +11,8 @@ import pytest
 
 import persona
 from persona.cli.rooms import EXTRAS
+from tests.project.test_package import ROOT, run, write_own_modules
 from tests.serving import free_port
-from tests.test_package import ROOT, run, write_own_modules
 
 HEAVY = {"fastapi", "lightning", "onnxruntime", "pyarrow", "pydantic", "torch"}
 

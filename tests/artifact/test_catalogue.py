@@ -21,8 +21,8 @@ from persona.artifact.format import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS
 from persona.artifact.writing import write_manifest
 from persona.contract import Embeddings, ItemId, Query
 from persona.engine import Engine
+from tests.artifact.test_artifact import flip_a_byte
 from tests.conftest import TINY_ITEMS
-from tests.test_artifact import flip_a_byte
 
 FILES = [ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS]
 # With surrogates, which have no UTF-8, and with texts of integers; few, so that they meet.

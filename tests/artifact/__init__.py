@@ -1,0 +1,1 @@
+"""The artifact: its files, and finding the rows of items."""

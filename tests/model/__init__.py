@@ -1,0 +1,1 @@
+"""Clicks, network, training, evaluation and report."""

@@ -1,0 +1,1 @@
+"""The project itself: its rules, documentation, packages and image."""
