@@ -17,6 +17,7 @@ from export.write import Description, write_artifact
 from persona.artifact import ArtifactError, find_artifacts, open_artifact
 from persona.artifact.format import GOLDEN, ITEM_EMBEDDINGS
 from persona.artifact.writing import new_version, write_manifest
+from persona.engine import Engine
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
 
 FILES = [
@@ -146,6 +147,38 @@ def test_a_malformed_golden_file_is_named(tiny_artifact: Path, tmp_path: Path) -
     write_manifest(folder, open_artifact(tiny_artifact).manifest)
     with pytest.raises(ArtifactError, match=r"golden\.json: pairs: Field required"):
         open_artifact(folder)
+
+
+@pytest.mark.parametrize("name", ["golden.json", "item_ids.json", "weights.bin", "attention.onnx"])
+def test_a_file_that_is_neither_there_nor_listed_is_named(
+    tiny_artifact: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(tiny_artifact, tmp_path / "tiny" / "1")
+    (folder / name).unlink()
+    write_manifest(folder, open_artifact(tiny_artifact).manifest)
+    with pytest.raises(ArtifactError, match=rf"manifest\.json: does not list the file {name}"):
+        open_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("item_ids.json", b"[1, ", "Invalid JSON"),
+        ("item_ids.json", b"[true]", "Input should be a valid"),
+        ("item_ids.json", b'["only one"]', "1 ids, the manifest says 20"),
+        ("item_embeddings.npy", b"no array", "item_embeddings.npy: "),
+    ],
+    ids=["no JSON", "a truth value", "too few", "no array"],
+)
+def test_a_malformed_file_is_named_when_the_engine_reads_it(
+    tiny_artifact: Path, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    folder = shutil.copytree(tiny_artifact, tmp_path / "tiny" / "1")
+    (folder / name).write_bytes(content)
+    write_manifest(folder, open_artifact(tiny_artifact).manifest)
+    with pytest.raises(ArtifactError, match=message) as refused:
+        Engine.open(folder)
+    assert str(folder / name) in str(refused.value)
 
 
 @pytest.mark.parametrize("place", ["tinyb/1", "tiny/2"])

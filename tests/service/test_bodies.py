@@ -10,8 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
+from service.app import create_app
 from service.protocols.exchange import read_body
+from service.settings import Settings
 from tests.serving import serving, wait_until
 
 BODY = json.dumps({"histories": [["item 1", "item 2"]]}).encode()
@@ -93,6 +97,21 @@ def test_however_a_request_arrives_its_answer_is_the_same(
     assert status == 200
     assert body == client.post("/v1/encode", content=BODY).content
     assert headers["content-type"] == "application/json"
+
+
+def test_middleware_sees_every_request_and_the_answer_is_the_same(
+    client: httpx.Client, tiny_artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_middleware(settings: Settings) -> FastAPI:
+        app = create_app(settings)
+        app.add_middleware(GZipMiddleware, minimum_size=1)
+        return app
+
+    monkeypatch.setattr("tests.serving.create_app", with_middleware)
+    with serving(tiny_artifacts) as zipped:
+        answer = zipped.post("/v1/encode", content=BODY)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.content == client.post("/v1/encode", content=BODY).content
 
 
 @pytest.mark.parametrize(
