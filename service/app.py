@@ -65,9 +65,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 class Application(FastAPI):
     """FastAPI with a border, which counts and times requests and lets no exception out.
 
-    Posted bodies at a plain path are answered before FastAPI's middleware and routing, which take
-    longer than a short history: SHORTCUT. All else, and everything where there is
-    middleware of somebody's own, goes through FastAPI to the same `Verb.answer`.
+    Posted bodies are answered before FastAPI's middleware and routing, which take as long as all
+    else that a short history needs: 449 function calls a request with them, 227 without. What is
+    out of the ordinary (a prefix in front of the path, somebody's own middleware) goes through
+    FastAPI to the same `Verb.answer`.
     """
 
     def __init__(self, service: Service, **options: Any) -> None:

@@ -87,12 +87,7 @@ class Engine:
         return self.registry.find(query.model, query.version).submit(query, deadline_s)
 
     def run(self, query: Query) -> Results:
-        """Answers a query in the calling thread.
-
-        Raises:
-            ModelNotFound: no such model or version.
-            InvalidRequest: a value of the query is wrong; the message says where.
-        """
+        """Answers a query in the calling thread; raises as `submit`."""
         return self.registry.find(query.model, query.version).run(query)
 
     def encode(

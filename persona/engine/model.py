@@ -63,11 +63,7 @@ class Model:
         )
 
     def run(self, query: Query) -> Results:
-        """Answers a query in the calling thread.
-
-        Raises:
-            InvalidRequest: a value of the query is wrong; the message says where.
-        """
+        """Answers a query in the calling thread; raises as `submit`."""
         work = self._work(query)
         outputs: list[Any] = [None] * len(work.inputs)
         for positions, _ in cut(work.tokens, self._limits.max_batch_tokens):
