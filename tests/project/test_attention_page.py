@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs" / "attention.md").read_text()
 
 def test_every_test_that_the_page_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    sources = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 10
     assert not [name for name in named if f"def {name}(" not in sources]
 
