@@ -26,7 +26,9 @@ ITEM_ID = "item_id"  # the column of a click that every model reads
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:  # wanted: a user embedding for each history, and what it looked at
+class Embeddings:
+    """Wanted: a user embedding for each history, and what it looked at."""
+
     attention: AttentionDetail = "none"
 
 
