@@ -68,7 +68,7 @@ def batch(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
     record("batch_float_vs_ideal", round(_share(users, "float", "mixed"), 3), 0.85, command)
     for mix in ("news", "films"):
         record(f"padding_ratio_{mix}", round(padding[mix], 4), 1.10, command)
-    tell("batch", "Batches of 256 histories", _told(users, padding, best, rounds, seconds))
+    tell("batch", "Batches of 256 histories", _section(users, padding, best, rounds, seconds))
 
 
 def _share(users: Mapping[tuple[str, str], Sequence[float]], kind: str, mix: Mixed) -> float:
@@ -150,7 +150,7 @@ def _encode_sorted(encode: Encode, histories: Rows, run_size: int) -> Embeddings
     return embeddings
 
 
-def _told(
+def _section(
     users: Mapping[tuple[str, str], Sequence[float]],
     padding: Mapping[str, float],
     best: Mapping[str, int],

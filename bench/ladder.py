@@ -42,7 +42,7 @@ def ladder(rounds: Rounds = 3, seconds: Seconds = 2.0, peers: bool = True) -> No
                     rest.setdefault(server.name, []).append(found)
             except (RuntimeError, OSError) as error:  # it does not start, or answers no more
                 note_silence(server.name, error, silent)
-    tell("ladder", "Rising load", _told(climbed, rest, silent, rounds, seconds))
+    tell("ladder", "Rising load", _section(climbed, rest, silent, rounds, seconds))
 
 
 def climb(started: Running, mix: loads.Mix, seconds: float, seed: int, steps: Steps) -> None:
@@ -61,7 +61,7 @@ def climb(started: Running, mix: loads.Mix, seconds: float, seed: int, steps: St
             return
 
 
-def _told(
+def _section(
     climbed: Mapping[loads.Mix, Mapping[str, Steps]],
     rest: Mapping[str, Sequence[tuple[float, float]]],
     silent: Mapping[str, str],
@@ -88,12 +88,12 @@ def _told(
         }
         y = f"answers a second within {OBJECTIVE_MS:g} ms"
         parts.append(plot(f"ladder_{mix}", f"{mix}, requests a second", y, goodput))
-    parts.append(_told_rest(rest, seconds))
+    parts.append(_at_rest(rest, seconds))
     parts += [f"{name} fell silent in a round: `{why}`" for name, why in silent.items()]
     return "\n\n".join(parts)
 
 
-def _told_rest(rest: Mapping[str, Sequence[tuple[float, float]]], seconds: float) -> str:
+def _at_rest(rest: Mapping[str, Sequence[tuple[float, float]]], seconds: float) -> str:
     rows = [
         [
             name,

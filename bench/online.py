@@ -67,8 +67,8 @@ def online(rounds: Rounds = 5, seconds: Seconds = 5.0, peers: bool = True) -> No
         of = {name: rates(loads_) for name, loads_ in series[mix].items()}
         for figure, (value, target) in ratios(of, mix).items():
             record(figure, value, target, command)
-    told = _told(series, silent, rounds, seconds)
-    tell("online", "One history a request", told, [PAGE])
+    text = _section(series, silent, rounds, seconds)
+    tell("online", "One history a request", text, [PAGE])
 
 
 def closed_rounds(
@@ -139,7 +139,7 @@ def ratios(of: Mapping[str, Sequence[float]], mix: loads.Mix) -> dict[str, tuple
     return found
 
 
-def _told(
+def _section(
     series: Mapping[loads.Mix, Series], silent: Mapping[str, str], rounds: int, seconds: float
 ) -> str:
     generator = "wrk" if shutil.which("wrk") else "a Python client"
@@ -191,14 +191,14 @@ def latency(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
     for mix in MIXES:
         ours, theirs = (_median_p(series[mix][name], 99) for name in ("Persona", REFERENCE.name))
         record(f"p99_vs_reference_{mix}", round(ours / theirs, 3), 1.2, command)
-    tell("latency", "Latency under load", _told_latency(series, rounds, seconds))
+    tell("latency", "Latency under load", _latency_section(series, rounds, seconds))
 
 
 def _median_p(loads_: Sequence[Load], percent: float) -> float:
     return median(load_.percentile(percent) for load_ in loads_)
 
 
-def _told_latency(series: Mapping[loads.Mix, Series], rounds: int, seconds: float) -> str:
+def _latency_section(series: Mapping[loads.Mix, Series], rounds: int, seconds: float) -> str:
     head = ["mix", "server", "asked a second", "p50 ms", "p99 ms", "p99.9 ms"]
     rows = [
         [

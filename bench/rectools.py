@@ -132,7 +132,7 @@ def measure_speed(job: Job, recipe: Recipe, split: Split) -> Speeds:
     short = replace(split, train=newest(split.train, job.max_length + 1))
     speeds: dict[str, list[float]] = {THEIRS: [], SAME: [], SHIPPED: []}
     folder = Path(job.folder)
-    with _told("speed", job) as process:
+    with _trainer("speed", job) as process:
         for turn in range(1 + job.rounds):
             found = {
                 THEIRS: _their_epoch(process),
@@ -165,7 +165,7 @@ def measure_quality(job: Job, recipe: Recipe, data: Path, limit: int | None) -> 
     """Theirs to its best epoch, and the kept run of our recipe's first seed, trained if need be."""
     kept = encoders.CACHE / "rectools" / _digest(job)
     kept.mkdir(parents=True, exist_ok=True)
-    with _told("quality", replace(job, folder=str(kept))) as process:
+    with _trainer("quality", replace(job, folder=str(kept))) as process:
         facts = _answer(process)
     ours = None if limit else trained(recipe, data).evaluate().ranks
     return Quality(np.load(kept / "ranks.npy"), ours, facts)
@@ -180,7 +180,7 @@ def _digest(job: Job) -> str:
 
 
 @contextmanager
-def _told(verb: str, job: Job) -> Iterator["subprocess.Popen[str]"]:
+def _trainer(verb: str, job: Job) -> Iterator["subprocess.Popen[str]"]:
     """Their process, which ends with this block."""
     program = environment(REQUIREMENTS) / "bin" / "python"
     order = Path(job.folder) / f"{verb}.json"
