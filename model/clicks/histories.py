@@ -85,6 +85,13 @@ class Cases:
     histories: Histories
     targets: Int  # (cases,) index of the item that came next
 
+    def sample(self, n: int, seed: int) -> "Cases":
+        """`n` of the cases, in their order; all of them if there are fewer."""
+        if len(self.targets) <= n:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.targets), n, replace=False))
+        return Cases(self.histories.select(chosen), self.targets[chosen])
+
 
 @dataclass(frozen=True)
 class Split:

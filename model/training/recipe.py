@@ -45,6 +45,7 @@ class TrainingRecipe(_Strict):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     epochs: int = Field(20, ge=1)
     validate_every: int = Field(1, ge=1)  # epochs
+    validation_cases: int = Field(0, ge=0)  # ranked each time, one sample for all; 0 = every case
     patience: int = Field(5, ge=1)  # validations without a better `monitor` before stopping
     monitor: str = "NDCG@10"  # on the validation cases; one of METRICS
     learning_rate: float = Field(1e-3, gt=0)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from model.clicks.histories import Split
 from model.errors import RecipeError
-from model.evaluation.metrics import evaluate_scorer
+from model.evaluation.metrics import Metrics, target_ranks
 from model.evaluation.scorer import EncoderScorer
 from model.network.encoder import EncoderConfig, UserEncoder
 from model.training.callbacks import RunProgress, Speed, moving_mean
@@ -51,7 +51,8 @@ class NextClick(L.LightningModule):
         self.encoder = encoder
         self.recipe = recipe
         self._batches = batches  # per epoch, of all processes
-        self._validation = split.validation
+        n_cases = recipe.validation_cases or len(split.validation.targets)
+        self._validation = split.validation.sample(n_cases, recipe.seed)
         self._remove_seen = remove_seen
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning passes it
@@ -86,7 +87,7 @@ class NextClick(L.LightningModule):
                 f"use a learning_rate below {self.recipe.learning_rate:g}"
             )
         scorer = EncoderScorer(self.encoder)
-        metrics = evaluate_scorer(scorer, self._validation, remove_seen=self._remove_seen).metrics
+        metrics = Metrics.of(target_ranks(scorer, self._validation, self._remove_seen))
         for name, estimate in metrics.estimates.items():
             self.log(name, estimate.mean, batch_size=1, sync_dist=True)
 

@@ -18,6 +18,7 @@ from model.evaluation.metrics import (
     evaluate_scorer,
     log_losses,
     ranks,
+    target_ranks,
 )
 from tests.small import of
 
@@ -144,6 +145,16 @@ def test_batches_do_not_change_the_ranks(remove_seen: bool) -> None:
     parts = evaluate_scorer(scorer, cases, remove_seen, batch=3, max_batch_tokens=40)
     np.testing.assert_array_equal(whole.ranks, parts.ranks)
     assert whole.coverage == parts.coverage
+    np.testing.assert_array_equal(target_ranks(scorer, cases, remove_seen), whole.ranks)
+
+
+def test_a_sample_of_cases_keeps_histories_and_targets_together() -> None:
+    cases = random_cases()
+    sample = cases.sample(20, seed=1)
+    whole = {tuple(cases.histories[i]): target for i, target in enumerate(cases.targets)}
+    assert len(sample.targets) == len(sample.histories) == 20
+    assert all(whole[tuple(sample.histories[i])] == sample.targets[i] for i in range(20))
+    assert cases.sample(1000, seed=1) is cases
 
 
 def test_coverage_is_the_share_of_items_that_anyone_is_shown() -> None:
