@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Turns click histories into user embeddings, and shows what it looked at.",
         version=version("persona-encoder"),
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the body, and has none itself
     )
     app.include_router(posted)
     app.include_router(plain)
@@ -126,11 +127,13 @@ class Application(FastAPI):
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
+    @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", tags=["health"])
     async def live() -> Health:
         """200 while the worker's event loop turns."""
         return Health(status="live")
 
+    @app.head("/health/ready", include_in_schema=False)
     @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
     async def ready() -> Health:
         """200 when the artifacts are verified and warm, until the worker is asked to end."""
