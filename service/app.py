@@ -87,6 +87,8 @@ class Application(FastAPI):
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
             verb = VERBS.get(scope["path"])
+        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         if verb is None:
             status = await self._through_fastapi(scope, receive, send)
         else:
@@ -127,13 +129,11 @@ class Application(FastAPI):
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", tags=["health"])
     async def live() -> Health:
         """200 while the worker's event loop turns."""
         return Health(status="live")
 
-    @app.head("/health/ready", include_in_schema=False)
     @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
     async def ready() -> Health:
         """200 when the artifacts are verified and warm, until the worker is asked to end."""
@@ -165,7 +165,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
-    message = f"{request.method} {request.url.path}: {error.detail.lower()}"
+    message = f"{request.method} {request.url.path:.100}: {error.detail.lower()}"
     code = codes.get(error.status_code, "http_error")
     response = error_answer(error.status_code, code, message).response()
     response.headers.update(error.headers or {})
