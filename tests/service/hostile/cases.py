@@ -167,10 +167,7 @@ def headers() -> Iterator[Case]:
 
 def lengths() -> Iterator[Case]:
     """Lengths that servers understand differently, and so smuggle requests past each other."""
-    numbers = (
-        "-1 +5 0x5 5a a5 5.0 1e3 5,5 5,6 ½ ٥ 0b1 5; 18446744073709551616 "
-        "99999999999999999999999999"
-    )
+    numbers = "-1 +5 0x5 5a a5 5.0 1e3 5,5 5,6 ½ \u0665 0b1 5; 18446744073709551616 99999999999999999999999999"
     for number in numbers.split():
         line = f"Content-Length: {number}".encode()
         yield Case(f"content-length {number}", head(POST, "Host: here", line) + b"{}   ", 400)
@@ -206,7 +203,7 @@ def chunks() -> Iterator[Case]:
     start = head(POST, "Host: here", "Transfer-Encoding: chunked")
     for size in ("-1", "+5", "0x5", "g", "", " ", " 5", "5 x", "FFFFFFFFFFFFFFFFFF", "½", "\0"):
         yield Case(f"chunk size {size!r}", start + size.encode() + b"\r\n{}   \r\n0\r\n\r\n", 400)
-    yield Case("a chunk that is too short", start + b"9\r\n{}\r\n0\r\n\r\n\r\n", 400)
+    yield Case("a chunk that is too short", start + b"8\r\n{}\r\n0\r\n\r\n\r\n", 400)
     yield Case("a chunk that is too long", start + b"1\r\n{}  \r\n0\r\n\r\n", 400)
     yield Case("bare line feeds around chunks", start + b"2\n{}\n0\n\n", 400)
     yield Case("no line after a chunk", start + b"2\r\n{}0\r\n\r\n", 400)
@@ -247,7 +244,7 @@ def sizes() -> Iterator[Case]:
     expecting = ("Content-Length: 300000", "Expect: 100-continue")
     yield Case("announced, with 100-continue", head(POST, "Host: here", *expecting), 413)
     chunked = head(POST, "Host: here", "Transfer-Encoding: chunked")
-    yield Case("chunks", chunked + b"30000\r\n" + b" " * 0x30000 + b"\r\n10000\r\n", 413)
+    yield Case("chunks", chunked + b"40000\r\n" + b" " * 0x40000 + b"\r\n", 413)
     yield Case("to a path that is none", request(b" " * 1_000_000, path="/nowhere"), 404)
     yield Case("to a path that takes none", request(b" " * 1_000_000, path="/metrics"), 405)
 

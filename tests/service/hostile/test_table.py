@@ -22,7 +22,7 @@ def client(tiny_artifacts: Path) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_input_is_refused_and_the_server_lives_on(
-    client: httpx.Client, case: Case
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, case: Case
 ) -> None:
     reply = first_reply(client.base_url.port or 0, [case.raw], half_close=case.half_close)
     assert reply.status == case.status
@@ -31,6 +31,7 @@ def test_a_hostile_input_is_refused_and_the_server_lives_on(
         assert len(reply.error["message"]) < 300
     assert client.get("/health/ready").status_code == 200
     assert client.post("/v1/encode", content=VALID).status_code == 200
+    assert not caplog.records
 
 
 def test_the_table_has_at_least_250_inputs_and_none_twice() -> None:
