@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Turns click histories into user embeddings, and shows what it looked at.",
         version=version("persona-encoder"),
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the body, and has none itself
     )
     app.include_router(posted)
     app.include_router(plain)
@@ -86,6 +87,8 @@ class Application(FastAPI):
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
             verb = VERBS.get(scope["path"])
+        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         if verb is None:
             status = await self._through_fastapi(scope, receive, send)
         else:
@@ -162,7 +165,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}
-    message = f"{request.method} {request.url.path}: {error.detail.lower()}"
+    message = f"{request.method} {request.url.path:.100}: {error.detail.lower()}"
     code = codes.get(error.status_code, "http_error")
     response = error_answer(error.status_code, code, message).response()
     response.headers.update(error.headers or {})

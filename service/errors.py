@@ -2,6 +2,7 @@
 
 PersonaError
 ├── ClientGone       the client closed the connection before the answer was there
+├── UnknownEncoding  the body is compressed
 └── CannotListen     the address cannot be listened on, for example because the port is in use
 """
 
@@ -10,6 +11,10 @@ from persona.contract import PersonaError
 
 class ClientGone(PersonaError):
     """Nobody is left to answer."""
+
+
+class UnknownEncoding(PersonaError):
+    """The body is not as it is, but compressed or otherwise encoded."""
 
 
 class CannotListen(PersonaError):

@@ -37,6 +37,7 @@ COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padd
 QUEUED_TOKENS = Gauge(
     "persona_queued_tokens", "Tokens that wait", ["model"], multiprocess_mode="livesum"
 )
+CUT = Counter("persona_cut_connections", "Connections that were ended for a limit", ["cause"])
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
 
 

@@ -22,14 +22,26 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int | None = Field(default=None, ge=1)  # None: one for each core we may use
-    max_body_bytes: int = Field(default=16 * 2**20, ge=1)
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1)
     max_histories: int = Field(default=1024, ge=1)  # a request
     max_history_items: int = Field(default=10_000, ge=1)  # a history, before truncation
+    max_items: int = Field(default=262_144, ge=1)  # clicks and candidates of a request
     max_attention_values: int = Field(default=2_000_000, ge=1)  # numbers in a response
     max_scores: int = Field(default=1_000_000, ge=1)  # histories x candidates of a request
     max_batch_tokens: int = Field(default=2048, ge=1)  # a run of the graph, padding included
     max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
     deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result
+    max_connections: int = Field(default=4096, ge=1)  # per worker
+    max_headers: int = Field(default=100, ge=1)  # a request
+    max_header_bytes: int = Field(default=32_768, ge=64)  # all headers and the address
+    max_pipelined_requests: int = Field(default=128, ge=1)  # of one connection, that wait
+    max_held_bytes: int = Field(default=64 * 2**20, ge=1)  # unfinished bodies, answers not taken
+    max_discarded_bytes: int = Field(default=32 * 2**20, ge=0)  # of a body that was refused
+    header_seconds: float = Field(default=10.0, gt=0)  # for a request's head, once connected
+    body_seconds: float = Field(default=30.0, gt=0)  # for a request's body, after its head
+    unread_seconds: float = Field(default=30.0, gt=0)  # for each 64 KiB that a client takes
+    keep_alive_seconds: int = Field(default=5, ge=1)  # between two requests of a connection
+    closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 

@@ -24,6 +24,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
 from service.errors import CannotListen
+from service.http.connection import limited
 from service.metrics import MULTIPROCESS_FOLDER, forget_worker
 from service.settings import Settings
 
@@ -72,10 +73,11 @@ def work(settings: Settings, family: int, address: Any) -> None:
         create_app(settings),
         log_level=settings.log_level,
         loop="uvloop",
-        http="httptools",
+        http=limited(settings),
         ws="none",
         log_config=_log_config(settings.log_level),
         access_log=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         server_header=False,
         proxy_headers=False,  # nobody asks who calls, and each request would pay for it
         timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),

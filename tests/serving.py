@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 
 from service.app import create_app
+from service.http.connection import limited
 from service.settings import Settings
 
 
@@ -44,12 +45,14 @@ def status_of(url: str) -> int:
 @contextmanager
 def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[httpx.Client]:
     """A client of a running service, which may be ready or broken but is no longer starting."""
-    app = create_app(Settings(artifacts=artifacts, **settings))
+    chosen = Settings(artifacts=artifacts, **settings)
+    app = create_app(chosen)
     port = free_port()
     config = uvicorn.Config(
         app,
         port=port,
-        http="httptools",
+        http=limited(chosen),
+        timeout_keep_alive=chosen.keep_alive_seconds,
         access_log=False,
         log_level="critical",
         ws="none",

@@ -51,7 +51,8 @@ class Limits:
     histories: int = 1024
     full_attention_histories: int = 8  # their answer grows with the square of the length
     scores: int = 1_000_000  # histories times candidates
-    body_bytes: int = 16 * 2**20
+    items: int = 262_144  # clicks and candidates
+    body_bytes: int = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,16 @@ def _parts(
 ) -> Iterator[tuple[int, list[tuple[bytes, ...]]]]:
     """Index of the first row and the rows of each request; a row too large goes alone."""
     overhead = head_bytes + len(b',"histories":[],"candidates":[]}')
-    start, part, size = 0, list[tuple[bytes, ...]](), overhead
+    start, part, size, items = 0, list[tuple[bytes, ...]](), overhead, 0
     for index, row in enumerate(rows):
         row_bytes = sum(len(piece) + 1 for piece in row)
-        if part and (len(part) == limits.histories or size + row_bytes > limits.body_bytes):
+        row_items = sum(piece.count(b",") + 1 for piece in row)  # at most
+        full = len(part) == limits.histories or items + row_items > limits.items
+        if part and (full or size + row_bytes > limits.body_bytes):
             yield start, part
-            start, part, size = index, [], overhead
+            start, part, size, items = index, [], overhead, 0
         part.append(row)
-        size += row_bytes
+        size, items = size + row_bytes, items + row_items
     if part or start == 0:
         yield start, part
 

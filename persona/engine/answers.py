@@ -123,7 +123,7 @@ class Answers:
                 at = rows.index(self._catalogue.n_items)
                 history = None if shared else number
                 place = "candidate" if shared else f"history {number}, candidate"
-                message = f"{place} {at}: unknown item {own[at]!r}"
+                message = f"{place} {at}: unknown item {own[at]!r:.60}"
                 raise InvalidRequest(message, "candidates", history=history, candidate=at)
             found.append(rows)
         return found * n_histories if shared else found

@@ -79,7 +79,7 @@ class ClickReader:
         known = [at for at, row in enumerate(rows) if row != n_items]
         if unknown == "error" and len(known) < len(items):
             at = rows.index(n_items)
-            message = f"history {number}, item {at}: unknown item {items[at]!r}"
+            message = f"history {number}, item {at}: unknown item {items[at]!r:.60}"
             raise InvalidRequest(message, history=number, click=at)
         used = known[-self._max_length :]
         columns: dict[str, array[Any]] = {ITEM_ID: array("q", [rows[at] for at in used])}

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Response
 
 from persona.contract import Query, RequestTooLarge, Results
-from service.errors import ClientGone
+from service.errors import ClientGone, UnknownEncoding
 from service.lifecycle import Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -50,11 +50,14 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
 
     Raises:
         RequestTooLarge: the body is longer, or its header says so.
+        UnknownEncoding: the body is compressed.
         ClientGone: the client disconnected before it had sent the whole body.
     """
     for name, value in headers:
         if name == b"content-length" and int(value) > limit:
             raise RequestTooLarge(f"the body has {int(value):,} bytes, limit {limit:,}")
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise UnknownEncoding("content-encoding: send the body as it is, not compressed")
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":
         return bytes(message.get("body", b""))

@@ -17,7 +17,7 @@ from persona.contract import (
     PersonaError,
     RequestTooLarge,
 )
-from service.errors import ClientGone
+from service.errors import ClientGone, UnknownEncoding
 from service.protocols.exchange import Answer
 
 Path = tuple[str | int, ...]  # leads to a place in the request's body, as keys and indices
@@ -30,6 +30,7 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     NotReady: (503, "not_ready"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     ClientGone: (499, "client_gone"),
+    UnknownEncoding: (415, "unknown_encoding"),
 }
 RETRY_AFTER_S = 1
 
@@ -42,11 +43,15 @@ class InvalidBody(InvalidRequest):
         self.path = path
 
 
-def error_answer(status: int, code: str, message: str, path: Path = ()) -> Answer:
-    """An error as it is sent."""
+def error_answer(
+    status: int, code: str, message: str, path: Path = (), *, close: bool = False
+) -> Answer:
+    """An error as it is sent; `close` where the connection ends with it."""
     error = {"code": code, "message": message, "path": path}
-    retry = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if code == "overloaded" else []
-    return Answer(orjson.dumps({"error": error}), status, retry)
+    headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if code == "overloaded" else []
+    if close:
+        headers.append((b"connection", b"close"))
+    return Answer(orjson.dumps({"error": error}), status, headers)
 
 
 def answer_to(error: PersonaError, path: Path = ()) -> Answer:
@@ -57,4 +62,5 @@ def answer_to(error: PersonaError, path: Path = ()) -> Answer:
     if isinstance(error, ModelNotFound):
         path = (error.part,)
     message = str(error) if status != 500 else "internal error"
-    return error_answer(status, code, message, path)
+    unread = isinstance(error, RequestTooLarge | UnknownEncoding)  # the rest of the body
+    return error_answer(status, code, message, path, close=unread)

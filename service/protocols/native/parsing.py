@@ -12,6 +12,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ItemId, Query, Scores
 from service.protocols.native.errors import InvalidBody, Path
 from service.protocols.native.schema import EncodeRequest, NamedHistory, QueryBody, ScoreRequest
+from service.protocols.structure import Structure
+from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -26,6 +28,17 @@ def parse(adapter: TypeAdapter[Body], raw: bytes) -> Body:
         return adapter.validate_json(raw)
     except ValidationError as error:
         raise _explain(error) from None  # its text quotes the body
+
+
+def structure_of(settings: Settings) -> Structure:
+    """What a body of this protocol may consist of."""
+    histories = settings.max_histories
+    fields = 16  # of the request itself, and to spare
+    return Structure(
+        values=settings.max_items + 4 * histories + fields,
+        fields=2 * histories + fields,  # "id" and "items"
+        containers=3 * histories + fields,  # a history, its items, its candidates
+    )
 
 
 def encode_query(body: EncodeRequest) -> Query:

@@ -14,7 +14,13 @@ from persona.contract import InvalidRequest, PersonaError, Query, Results
 from service.lifecycle import Service
 from service.protocols.exchange import Answer, Headers, Receive, ask, read_body
 from service.protocols.native.errors import answer_to
-from service.protocols.native.parsing import encode_query, parse, place_of, score_query
+from service.protocols.native.parsing import (
+    encode_query,
+    parse,
+    place_of,
+    score_query,
+    structure_of,
+)
 from service.protocols.native.rendering import render_encoded, render_scored
 from service.protocols.native.schema import (
     EncodeRequest,
@@ -26,6 +32,7 @@ from service.protocols.native.schema import (
     ScoreRequest,
     ScoreResponse,
 )
+from service.protocols.structure import SMALL_BYTES
 
 Body = TypeVar("Body", bound=QueryBody)
 
@@ -50,7 +57,10 @@ class Verb(Generic[Body]):
             raw = await read_body(headers, receive, service.settings.max_body_bytes)
             if service.is_loading:
                 await service.loaded()
+            if len(raw) > SMALL_BYTES:
+                structure_of(service.settings).check(raw)
             body = parse(self._adapter, raw)
+            del raw  # it would be kept until the answer
             results = await ask(service, self._to_query(body), receive)
             return Answer(self._render(body, results))
         except InvalidRequest as error:

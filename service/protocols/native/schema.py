@@ -13,7 +13,7 @@ from persona.contract import AttentionDetail, UnknownItems
 
 # A response can echo 64 bits. fail_fast: one error is enough to refuse a body, and a body of
 # millions of wrong values would otherwise become millions of error objects.
-Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format": "int64"})]
 # left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]

@@ -1,0 +1,97 @@
+"""Closes a connection so that a client which still sends can read the answer.
+
+A socket that is closed while unread bytes wait resets the connection, and the reset discards the
+answer on its way to the client (RFC 9112, 9.6). So our side is ended first, and what the client
+still sends is dropped, for a bounded time and number of bytes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+
+class ClosingTransport(asyncio.Transport):
+    """A transport whose `close` lingers where the client may still be sending."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        still_sending: Callable[[], bool],
+        max_bytes: int,
+    ) -> None:
+        super().__init__()
+        self._transport = transport
+        self._still_sending = still_sending
+        self._max_bytes = max_bytes
+        # Every request calls these. In between, a method of ours would cost more than the rest.
+        self.write = transport.write  # type: ignore[method-assign]  # the same method
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]  # until it lingers
+
+    def pause_reading(self) -> None:
+        """Leaves what comes in the socket."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Reads again."""
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Facts about the connection."""
+        return self._transport.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Closes at once; what was not sent is lost."""
+        self._transport.abort()
+
+    def close(self) -> None:
+        """Sends what was written, then closes."""
+        if self.is_closing():
+            return
+        if self._still_sending() and self._transport.can_write_eof():
+            self._linger()
+        else:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        self.is_closing = _yes  # type: ignore[method-assign]  # as before
+        self._transport.set_protocol(_Rest(self._transport, self._max_bytes))
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+
+def _yes() -> bool:
+    return True
+
+
+class _Rest(asyncio.Protocol):
+    """Drops what comes after the answer, up to a limit."""
+
+    def __init__(self, transport: asyncio.Transport, max_bytes: int) -> None:
+        self._transport = transport
+        self._protocol = transport.get_protocol()
+        self._left = max_bytes
+
+    def data_received(self, data: bytes) -> None:
+        """Drops them."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        """The client has read the answer, and closes."""
+
+    def pause_writing(self) -> None:
+        """The client takes nothing."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client takes more."""
+        self._protocol.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection has ended."""
+        self._protocol.connection_lost(error)

@@ -1,0 +1,310 @@
+"""Uvicorn's HTTP/1.1 connection, held within limits, with every refusal in the shape of an error.
+
+It is uvicorn's own protocol class, handed back through uvicorn's setting `http`. What is added:
+limits on the head of a request and on what an unfinished request holds, an answer to what is not
+HTTP/1.1, and no change of protocol in the middle of a connection. How long each step may take is
+the business of `Watch`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.http import head
+from service.http.closing import ClosingTransport
+from service.http.head import Refused, bad_request
+from service.http.watch import Phase, Watch
+from service.metrics import CUT
+from service.protocols.exchange import Answer, Send
+from service.settings import Settings
+
+_STOPS = (httptools.HttpParserUpgrade, httptools.HttpParserError)
+HALF_CLOSED_S = 0.05  # whoever ends its side later than this after its request has gone away
+
+
+def limited(settings: Settings) -> type[HttpToolsProtocol]:
+    """The protocol class for uvicorn's setting `http`; its connections share one `Watch`."""
+    watch = Watch(settings)
+
+    class Limited(Connection):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(watch, **options)
+
+    return Limited
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, watch: Watch, **options: Any) -> None:
+        super().__init__(**options)
+        self.cycle = _NoRequest()
+        self._watch = watch
+        self._settings = watch.settings
+        self._segment = b""  # that is being parsed
+        self._segment_at = 0.0
+        self._unfinished: _Unfinished | None = None
+        self._refused = False
+        self._client_ended = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Lets the client in, or turns it away."""
+        limit = self._settings.max_discarded_bytes
+        super().connection_made(ClosingTransport(transport, self._may_send, limit))
+        if not self._watch.admit(self):
+            self._refuse(Refused(429, "overloaded", "too many connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request's task, and gives back what was held."""
+        self._release()
+        self._watch.forget(self)
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's returns nothing
+        """A client that ends its side right after its request waits for the answer."""
+        late = self.loop.time() - self._segment_at > HALF_CLOSED_S
+        if late or self.phase()[0] == "idle":
+            return False
+        self._client_ended = True
+        if self._still_sending():
+            self._refuse(bad_request("the request ended before it was whole"))
+        else:
+            self.cycle.keep_alive = False
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came, and counts it where it does not complete a request."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        if self._refused:
+            return
+        self._segment, self._segment_at = data, self.loop.time()
+        try:
+            self.parser.feed_data(data)
+        except _STOPS as stop:
+            self._read_on(stop)
+        cycle = self.cycle  # as _still_sending, which costs two calls a request
+        if cycle.more_body or cycle.scope is not self.scope:
+            self._count()
+        elif self._unfinished is not None:
+            self._release()
+
+    def _read_on(self, stop: Exception) -> None:
+        """Reads on as HTTP after an offer to change the protocol; refuses all else."""
+        while isinstance(stop, httptools.HttpParserUpgrade):
+            self._segment = self._as_http() + self._segment[stop.args[0] :]
+            try:
+                self.parser.feed_data(self._segment)
+            except _STOPS as another:
+                stop = another
+            else:
+                return
+        reason = stop.__context__
+        if not isinstance(reason, Refused):
+            reason = bad_request(f"the request is not valid: {stop}")
+        self._refuse(reason)
+
+    def _as_http(self) -> bytes:
+        """The head of a request again, without its offer to change the protocol.
+
+        The parser hands over what follows such a head as bytes of the other protocol. They are the
+        body of this request, and further requests: an offer may be ignored (RFC 9110, 7.8).
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        self.parser = httptools.HttpRequestParser(self)
+        return head.without_upgrade(method, self.url, version, self.headers)
+
+    def on_headers_complete(self) -> None:
+        """Starts the request, unless its head is refused."""
+        if self.parser.should_upgrade():
+            self._note_offer()
+            return
+        settings, names = self._settings, dict(self.headers)
+        usual = (  # what needs no closer look, told without a call for each header
+            len(self._segment) <= settings.max_header_bytes
+            and self._unfinished is None
+            and self.url + b" HTTP/1.1\r" in self._segment
+            and len(names) == len(self.headers) <= settings.max_headers
+            and b"host" in names
+            and b"transfer-encoding" not in names
+        )
+        if not usual:
+            head.check(self.url, self.headers, self._version(), settings)
+        if len(self.pipeline) >= settings.max_pipelined_requests:
+            waiting = f"{settings.max_pipelined_requests:,} requests wait on this connection"
+            raise Refused(429, "overloaded", f"{waiting}, the limit")
+        HttpToolsProtocol.on_headers_complete(self)
+        if self.expect_100_continue:  # without the go-ahead its body may never come
+            self.cycle.keep_alive = False
+
+    def _note_offer(self) -> None:
+        """Leaves the request for `_as_http`."""
+        if self.parser.get_method() == b"CONNECT":
+            raise Refused(405, "method_not_allowed", "CONNECT: method not allowed")
+
+    def _version(self) -> str:
+        """The version of HTTP, 1.1 or 1.0, as the request's first line has it.
+
+        The parser takes RTSP for HTTP, and knows versions that nobody speaks here.
+
+        Raises:
+            Refused: neither of them.
+        """
+        before = bytes(self._unfinished.head) if self._unfinished is not None else b""
+        for version in ("1.1", "1.0"):
+            if b"%b HTTP/%b" % (self.url, version.encode()) in before + self._segment:
+                return version
+        raise bad_request("the request is not HTTP/1.1")
+
+    def phase(self) -> tuple[Phase, Hashable]:
+        """What the connection is doing, and with which request."""
+        if self.transport.get_write_buffer_size():
+            return "unread", None
+        if self.transport.is_closing():
+            return "closing", None
+        if self._in_head():
+            return "head", self.cycle
+        if self.cycle.more_body:
+            return "body", self.cycle
+        return ("idle" if self.cycle.response_complete else "computing"), self.cycle
+
+    def unread_bytes(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def end(self, phase: Phase) -> None:
+        """Ends what has taken too long."""
+        settings = self._settings
+        if phase == "head" and self.scope is not None:
+            self._refuse(_too_slow("head", settings.header_seconds))
+        elif phase == "body":
+            self._refuse(_too_slow("body", settings.body_seconds))
+        elif phase in {"unread", "closing"}:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        self.transport.abort()
+
+    def _in_head(self) -> bool:
+        """Whether the newest request's head has not come whole, or nothing has come yet."""
+        return self.cycle.scope is not self.scope
+
+    def _still_sending(self) -> bool:
+        """Whether the newest request has not come whole, or more comes than is taken."""
+        return self._in_head() or self.cycle.more_body or self._refused
+
+    def _may_send(self) -> bool:
+        return self._still_sending() and not self._client_ended
+
+    def _count(self) -> None:
+        """Adds up what came of a request that is not whole yet, and refuses more than a limit."""
+        if self._unfinished is None or self._unfinished.scope is not self.scope:
+            self._release()
+            self._unfinished = _Unfinished(self.scope, head_before=len(self._segment))
+        try:
+            if self._in_head():
+                self._count_head(self._unfinished)
+            else:
+                self._count_body(self._unfinished, len(self._segment))
+        except Refused as refusal:
+            self._refuse(refusal)
+
+    def _count_head(self, unfinished: "_Unfinished") -> None:
+        unfinished.head += self._segment
+        limit = self._settings.max_header_bytes
+        if len(unfinished.head) - unfinished.head_before > limit:
+            raise head.too_large(f"more than {limit:,} bytes, the limit")
+
+    def _count_body(self, unfinished: "_Unfinished", size: int) -> None:
+        settings = self._settings
+        unfinished.body_bytes += size
+        if self.cycle.response_complete:  # what was refused is dropped as it comes
+            limit = settings.max_discarded_bytes
+        else:
+            self._watch.body_bytes += size
+            unfinished.held_bytes += size
+            limit = 2 * settings.max_body_bytes  # in chunks, their sizes come with them
+        if unfinished.body_bytes > limit + settings.max_header_bytes:
+            raise Refused(413, "body_too_large", f"the body has more than {limit:,} bytes")
+        if unfinished.held_bytes and self._watch.holds_too_much():
+            raise Refused(429, "overloaded", "too many bodies are being received")
+
+    def _release(self) -> None:
+        if self._unfinished is not None:
+            self._watch.body_bytes -= self._unfinished.held_bytes
+            self._unfinished = None
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Answers when it is this request's turn, and takes nothing more from the connection."""
+        if self._refused:
+            return
+        CUT.labels(refusal.code).inc()
+        self._refused = True
+        self._release()
+        cycle = self.cycle
+        if cycle.response_complete and (self._in_head() or not cycle.more_body):
+            self._write(refusal.answer)
+        elif not cycle.more_body:  # it is answered first
+            cycle.keep_alive = False
+        elif self.pipeline:
+            self.pipeline[0] = (cycle, _answering(refusal.answer))
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            self._write(refusal.answer)
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _write(self, answer: Answer) -> None:
+        status = HTTPStatus(answer.status)
+        lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
+        fields = (*self.server_state.default_headers, *answer.headers)
+        lines += [b"%b: %b" % pair for pair in fields]
+        lines.append(b"content-type: application/json")
+        lines.append(b"content-length: %d" % len(answer.body))
+        self.transport.write(b"\r\n".join([*lines, b"", answer.body]))
+        self.transport.close()
+
+
+class _NoRequest(RequestResponseCycle):
+    """What uvicorn sees as the last request before there was one."""
+
+    def __init__(self) -> None:
+        self.scope = {}  # type: ignore[typeddict-item]  # of no request
+        self.message_event = asyncio.Event()
+        self.disconnected = self.more_body = self.keep_alive = False
+        self.response_started = self.response_complete = True
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    """What has come of a request that is not whole."""
+
+    scope: object  # that uvicorn began for it
+    head_before: int  # bytes of the first segment, which may begin with another request
+    head: bytearray = field(default_factory=bytearray)
+    body_bytes: int = 0
+    held_bytes: int = 0  # of the body; the watch knows of them
+
+
+def _too_slow(what: str, seconds: float) -> Refused:
+    message = f"the request's {what} did not come within {seconds:g} s"
+    return Refused(408, "request_timeout", message)
+
+
+def _answering(answer: Answer) -> Callable[..., Coroutine[Any, Any, None]]:
+    """An application that gives this answer."""
+
+    async def app(_scope: object, _receive: object, send: Send) -> None:
+        await answer.send(send)
+
+    return app
