@@ -1,0 +1,110 @@
+"""DuckDB as a calculator: it sorts, filters and splits Arrow batches, and opens no file itself."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+
+from persona.tables.errors import TableError
+
+
+class Database:
+    """A database in memory, which spills into a scratch folder beyond a limit."""
+
+    def __init__(self, source: str, memory: str, scratch: Path | None) -> None:
+        self._source = source
+        self._scratch = tempfile.TemporaryDirectory(prefix="persona-", dir=scratch)
+        with self._named():
+            self._connection = duckdb.connect(
+                config={
+                    "memory_limit": memory,
+                    "temp_directory": self._scratch.name,
+                    "python_enable_replacements": False,
+                }
+            )
+            self._connection.execute("SET TimeZone = 'UTC'")
+            # An expression of `--where` sees the row, and no file, network or setting.
+            self._connection.execute("SET enable_external_access = false")
+            self._connection.execute("SET lock_configuration = true")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the database, and removes its scratch files."""
+        self._connection.close()
+        self._scratch.cleanup()
+
+    def run(self, sql: str, **views: Any) -> None:
+        """Runs a statement; `views` are Arrow tables that it names."""
+        with self._views(views), self._named():
+            self._connection.execute(sql)
+
+    def table(self, sql: str, **views: Any) -> Any:
+        """The rows of a query as an Arrow table; `views` are Arrow tables that it names."""
+        with self._views(views), self._named():
+            return self._connection.sql(sql).to_arrow_table()
+
+    def row(self, sql: str) -> tuple[Any, ...]:
+        """The only row of a query."""
+        with self._named():
+            found = self._connection.execute(sql).fetchall()
+        return tuple(found[0])
+
+    def batches(self, sql: str, rows: int) -> Iterator[Any]:
+        """The rows of a query as Arrow batches; other queries can run meanwhile."""
+        with self._named(), self._connection.cursor() as cursor:
+            yield from cursor.sql(sql).to_arrow_reader(rows)
+
+    @contextmanager
+    def _views(self, views: dict[str, Any]) -> Iterator[None]:
+        for name, view in views.items():
+            self._connection.register(name, view)
+        yield
+        for name in views:
+            self._connection.unregister(name)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            message = f"{self._source}: {_first_line(error)}; is {self._scratch.name} full?"
+            raise TableError(message) from error
+        except duckdb.Error as error:
+            raise TableError(f"{self._source}: {_first_line(error)}") from error
+
+
+def expression(sql: str) -> str:
+    """The text of one SQL expression, without comments.
+
+    Raises:
+        TableError: the text is something else.
+    """
+    try:
+        return str(duckdb.SQLExpression(sql))
+    except duckdb.Error as error:
+        raise TableError(f"where {sql!r}: {_first_line(error)}") from error
+
+
+def identifier(name: str) -> str:
+    """The name of a column, quoted."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text, quoted."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

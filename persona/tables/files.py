@@ -1,0 +1,112 @@
+"""The files of a table: on this machine or in an object store, packed or not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from glob import glob
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from persona.tables.errors import TableError
+
+MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one table, in the order in which they are read."""
+
+    source: str
+    system: Any  # the file system that holds them
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]  # in bytes, packed
+
+    def head(self, path: str, size: int = 4) -> bytes:
+        """The first bytes, as they stand in the file."""
+        with named(path), self.system.open_input_stream(path, compression=None) as stream:
+            return bytes(stream.read(size))
+
+    @contextmanager
+    def open_text(self, path: str) -> Iterator[tuple[Any, Any]]:
+        """A stream of the unpacked bytes, and one that tells how many packed ones were read."""
+        start = self.head(path)
+        packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+        with named(path), self.system.open_input_file(path) as file:
+            yield (pa.CompressedInputStream(file, packing) if packing else file), file
+
+    def open_file(self, path: str) -> Any:
+        """The file, to be read at any place."""
+        with named(path):
+            return self.system.open_input_file(path)
+
+
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Names the file in what goes wrong with it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TableError(f"{path}: {reason}") from error
+
+
+def find_files(source: str | Path) -> Files:
+    """The files that a path, folder, glob or URL (`s3://bucket/clicks/*.parquet`) stands for.
+
+    Hidden files of a folder, and those that begin with `_`, are no data, as with Spark.
+
+    Raises:
+        TableError: there is none, or one is empty.
+    """
+    source = str(source)
+    try:
+        system, path = _locate(source)
+        found = _matching(system, path)
+    except (OSError, pa.ArrowException) as error:
+        raise TableError(f"{source}: {error}") from error
+    if not found:
+        raise TableError(f"{source}: no such file")
+    filled = [info for info in found if info.size]
+    if not filled:
+        raise TableError(f"{source}: the file is empty")
+    filled.sort(key=lambda info: info.path)
+    paths, sizes = ([info.path for info in filled], [info.size for info in filled])
+    return Files(source, system, tuple(paths), tuple(sizes))
+
+
+def _locate(source: str) -> tuple[Any, str]:
+    if "://" in source:
+        base, wild, rest = source.partition("*")
+        system, path = fs.FileSystem.from_uri(base)
+        return system, path + wild + rest
+    return fs.LocalFileSystem(), source
+
+
+def _matching(system: Any, path: str) -> list[Any]:
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.Directory:
+        below = system.get_file_info(fs.FileSelector(path, recursive=True))
+        return [info for info in below if info.is_file and _is_data(info.path, path)]
+    if info.is_file:
+        return [info]
+    if isinstance(system, fs.LocalFileSystem):
+        paths = glob(path, recursive=True)  # noqa: PTH207  # of an absolute pattern, too
+        return [info for info in system.get_file_info(paths) if info.is_file]
+    folder = path.partition("*")[0].rpartition("/")[0]
+    below = system.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    return [info for info in below if info.is_file and fnmatch(info.path, path)]
+
+
+def _is_data(path: str, folder: str) -> bool:
+    below = PurePosixPath(path).relative_to(PurePosixPath(folder)).parts
+    return not any(part.startswith((".", "_")) for part in below)

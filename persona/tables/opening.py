@@ -1,0 +1,54 @@
+"""Opens a table, whatever its format."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.tables.errors import NoSuchColumn
+from persona.tables.options import TableOptions
+
+if TYPE_CHECKING:
+    from persona.tables.table import Table
+
+MEMORY = "1GB"
+
+
+def open_table(
+    source: str | Path,
+    options: TableOptions = TableOptions(),  # noqa: B008  # it is frozen
+    *,
+    limit: int | None = None,
+    memory: str = MEMORY,
+    scratch: Path | None = None,
+) -> "Table":
+    """Opens a table of histories, or one of clicks, which are sorted into histories.
+
+    Args:
+        source: a file, folder, glob or URL; text may be packed with gzip or zstd.
+        options: where the columns stand, and which rows count.
+        limit: how many rows to read at most.
+        memory: of the database; what exceeds it goes into scratch files.
+        scratch: folder for them; by default that of the system.
+
+    Raises:
+        NoSuchColumn: a column is not there; the message proposes what may be meant.
+        TableError: the table cannot be read.
+    """
+    from persona.tables.clicks import ClickTable  # noqa: PLC0415  # needs pyarrow and duckdb
+    from persona.tables.database import Database  # noqa: PLC0415
+    from persona.tables.files import find_files  # noqa: PLC0415
+    from persona.tables.histories import HistoryTable  # noqa: PLC0415
+    from persona.tables.records import Records  # noqa: PLC0415
+
+    files = find_files(source)
+    records = Records(files, options, limit)
+    with ExitStack() as stack:
+        database = stack.enter_context(Database(files.source, memory, scratch))
+        has = records.layout.has
+        histories = options.history is not None or (options.item is None and has("history"))
+        try:
+            table = (HistoryTable if histories else ClickTable)(records, database)
+        except NoSuchColumn as error:
+            raise NoSuchColumn(f"{source}: {error}") from error
+        stack.pop_all()
+        return table

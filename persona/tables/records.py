@@ -1,0 +1,235 @@
+"""The records of a table in blocks, and the SQL that finds a record's values in them.
+
+Every record has these columns; those of the table itself stand beside them, by their names, for
+the expression of `where`:
+
+    __row       its number, from 0, over all files
+    __line      its line, from 1, within its file; null in Parquet
+    __raw       the bytes of its line
+    __fields    its values; null where there is a problem
+    __problem   why it cannot be used, or null
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from persona.tables.database import expression, identifier, literal
+from persona.tables.errors import TableError
+from persona.tables.files import Files, named
+from persona.tables.layout import Layout, look, split
+from persona.tables.lines import MAX_LINE_BYTES, read_lines
+from persona.tables.options import TableOptions
+
+PARQUET_BLOCK_BYTES = 16 * 2**20
+PARQUET_BLOCK_ROWS = 2**17
+QUOTED_FIELD = '"(?:[^"]|"")*"'
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some records of one file."""
+
+    view: Any  # Arrow table that the SQL calls `block`
+    file: str
+    rows: int
+    fraction_read: float  # of the table
+
+
+class Records:
+    """The records of all files of a table."""
+
+    def __init__(self, files: Files, options: TableOptions, limit: int | None = None) -> None:
+        self.files, self.options, self.limit = files, options, limit
+        self.layout: Layout = look(files, options)
+        self.needed: set[int] = set()  # columns to read from Parquet
+        least, name = options.min_rating, options.rating or "rating"
+        self.rating = None if least is None else self.layout.position(name)
+
+    @property
+    def name(self) -> str:
+        """The table's name, for messages."""
+        return self.files.source
+
+    def blocks(self) -> Iterator[Block]:
+        """All records, in order; can be called again."""
+        first = 0
+        read = self._parquet_blocks if self.layout.format == "parquet" else self._text_blocks
+        for number, path in enumerate(self.files.paths):
+            size = max(self.files.sizes[number], 1)
+            for view, fraction in read(path, size):
+                left = len(view) if self.limit is None else min(self.limit - first, len(view))
+                numbers = pa.array(range(first, first + left), pa.int64())
+                numbered = view.slice(0, left).append_column("__row", numbers)
+                done = (number + fraction) / len(self.files.paths)
+                yield Block(numbered, path, left, done)
+                first += left
+                if first == self.limit:
+                    return
+
+    def need(self, *columns: int | None) -> None:
+        """Says which columns to read from Parquet; `where` may need any."""
+        self.needed |= {column for column in columns if column is not None}
+
+    @property
+    def filters(self) -> bool:
+        """Whether some records may not count."""
+        return self.options.where is not None or self.options.min_rating is not None
+
+    def types(self) -> list[Any]:
+        """The Arrow types of the columns in Parquet."""
+        path = self.files.paths[0]
+        with named(path), pq.ParquetFile(self.files.open_file(path)) as file:
+            return list(file.schema_arrow.types)
+
+    def count(self) -> int:
+        """How many records there are in Parquet."""
+        rows = 0
+        for path in self.files.paths:
+            with named(path), pq.ParquetFile(self.files.open_file(path)) as file:
+                rows += int(file.metadata.num_rows)
+        return rows if self.limit is None else min(rows, self.limit)
+
+    def sql(self) -> str:
+        """A query of the records of `block`."""
+        if self.layout.format == "parquet":
+            nothing = "NULL::BIGINT AS __line, NULL::BLOB AS __raw, NULL::VARCHAR AS __problem"
+            inner = f"SELECT *, {nothing} FROM block"
+        else:
+            text = "rtrim(try(decode(__raw)), chr(13) || chr(10))"
+            fields = (
+                _csv_fields(self.layout) if self.layout.format == "csv" else self._json_fields()
+            )
+            inner = f"SELECT *, {text} AS __text FROM block"
+            inner = f"SELECT *, {fields} AS __fields FROM ({inner})"
+            inner = f"SELECT *, {self._problem()} AS __problem FROM ({inner})"
+            usable = "CASE WHEN __problem IS NULL THEN __fields END AS __fields"
+            inner = f"SELECT * REPLACE ({usable}) FROM ({inner})"
+        named_columns = self._named_columns() if self.options.where else ""
+        return f"SELECT *{named_columns} FROM ({inner})"
+
+    def kept(self) -> str:
+        """The SQL condition of the records that count; those with a problem do."""
+        conditions = [f"({expression(self.options.where)})"] if self.options.where else []
+        if self.rating is not None and self.options.min_rating is not None:
+            rating, least = self.text(self.rating), float(self.options.min_rating)
+            conditions.append(f"coalesce(try_cast({rating} AS DOUBLE) >= {least!r}, true)")
+        return f"(__problem IS NOT NULL OR ({' AND '.join(conditions)}))" if conditions else "true"
+
+    def value(self, position: int) -> str:
+        """The SQL of a column's value: text, JSON, or of the type that Parquet has."""
+        if self.layout.format == "parquet":
+            return f"__column{position}"
+        if self.layout.format == "jsonl":
+            return f"__fields[{position + 1}]"
+        return f"nullif(__fields[{position + 1}], '')"
+
+    def text(self, position: int) -> str:
+        """The SQL of a column's value as text."""
+        value = self.value(position)
+        if self.layout.format == "jsonl":
+            return f"({value} ->> '$')"
+        return value if self.layout.format == "csv" else f"CAST({value} AS VARCHAR)"
+
+    def _text_blocks(self, path: str, size: int) -> Iterator[tuple[Any, float]]:
+        header = self.layout.header
+        for lines in read_lines(self.files, path):
+            raw, numbers = lines.raw, lines.numbers
+            if header and len(raw):
+                self._check_header(path, raw[0].as_py())
+                raw, numbers, header = raw[1:], numbers[1:], False
+            view = pa.table({"__raw": raw, "__line": numbers})
+            yield view, min(lines.packed_bytes / size, 1.0)
+
+    def _parquet_blocks(self, path: str, _: int) -> Iterator[tuple[Any, float]]:
+        with named(path), pq.ParquetFile(self.files.open_file(path)) as file:
+            if tuple(file.schema_arrow.names) != self.layout.columns:
+                raise TableError(f"{path}: other columns than in {self.files.paths[0]}")
+            names = self.layout.columns
+            wanted = range(len(names)) if self.options.where else sorted(self.needed)
+            read, rows = 0, int(file.metadata.num_rows)
+            size, chosen = _rows_per_block(file.metadata), [names[i] for i in wanted]
+            nothing = [pa.RecordBatch.from_pylist([], file.schema_arrow)]
+            for batch in file.iter_batches(size, columns=chosen) if rows else nothing:
+                read += len(batch)
+                columns = [plain(batch.column(names[i])) for i in wanted]
+                view = pa.table(columns, [f"__column{i}" for i in wanted])
+                yield view, read / max(rows, 1)
+
+    def _check_header(self, path: str, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip("\r\n")
+        if len(split(text, self.layout.delimiter)) != len(self.layout.columns):
+            raise TableError(f"{path}: another header than {self.files.paths[0]}")
+
+    def _json_fields(self) -> str:
+        pointers = ("/" + n.replace("~", "~0").replace("/", "~1") for n in self.layout.columns)
+        return f"try(json_extract(__text, [{', '.join(map(literal, pointers))}]))"
+
+    def _problem(self) -> str:
+        """The SQL of why a line is no record, or null."""
+        long = f"the line has more than {MAX_LINE_BYTES} bytes"
+        cases = [f"WHEN octet_length(__raw) > {MAX_LINE_BYTES} THEN {literal(long)}"]
+        cases += ["WHEN __text IS NULL THEN 'not UTF-8'"]
+        if self.layout.format == "jsonl":
+            cases += ["WHEN __fields IS NULL THEN 'not JSON'"]
+            cases += ["WHEN ltrim(__text)[1] <> '{' THEN 'not a JSON object'"]
+        else:
+            wanted = len(self.layout.columns)
+            first = "header" if self.layout.header else "first row"
+            message = f"len(__fields) || ' fields, the {first} has {wanted}'"
+            cases += ["WHEN __fields IS NULL THEN 'a quote that is not closed or not escaped'"]
+            cases += [f"WHEN len(__fields) <> {wanted} THEN {message}"]
+        return f"CASE {' '.join(cases)} END"
+
+    def _named_columns(self) -> str:
+        """The columns under their own names, as `where` speaks of them."""
+        names = [name.casefold() for name in self.layout.columns]
+        return "".join(
+            f", {self._typed(i)} AS {identifier(name)}"
+            for i, name in enumerate(self.layout.columns)
+            if names.count(name.casefold()) == 1 and not name.startswith("__")
+        )
+
+    def _typed(self, position: int) -> str:
+        if self.layout.format == "parquet":
+            return self.value(position)
+        text = self.text(position)
+        return f"try_cast({text} AS DOUBLE)" if self.layout.is_number(position) else text
+
+
+def _rows_per_block(metadata: Any) -> int:
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
+    return max(min(int(PARQUET_BLOCK_BYTES / max(row_bytes, 1)), PARQUET_BLOCK_ROWS), 1)
+
+
+def plain(column: Any) -> Any:
+    """The column without the dictionary that pandas' categories are stored in."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _csv_fields(layout: Layout) -> str:
+    """The SQL of the fields of `__text`, or of null where quotes are broken."""
+    if not layout.delimiter:
+        return f"[{_unquoted('__text')}]"
+    fields = f"string_split(__text, {literal(layout.delimiter)})"
+    if len(layout.delimiter) > 1 or layout.delimiter == "\t":
+        # Here a quote is mostly a character like any other ("Weird Al" Yankovic).
+        quoted = f"list_transform({fields}, lambda field: {_unquoted('field')})"
+    else:
+        mark = rf"\x{{{ord(layout.delimiter):x}}}"
+        field = f'{mark}({QUOTED_FIELD}|(?:[^{mark}"][^{mark}]*)?)'
+        text = f"{literal(layout.delimiter)} || __text"
+        found = f"regexp_extract_all({text}, {literal(field)}, 1)"
+        quoted = f"""CASE WHEN regexp_full_match({text}, {literal(f"(?:{field})+")})
+            THEN list_transform({found}, lambda field: {_unquoted("field")}) END"""
+    return f"CASE WHEN contains(__text, '\"') THEN {quoted} ELSE {fields} END"
+
+
+def _unquoted(field: str) -> str:
+    """The SQL of a field without its quotes, if it is a quoted one."""
+    inner = f"""replace(substr({field}, 2, length({field}) - 2), '""', '"')"""
+    return f"CASE WHEN regexp_full_match({field}, '{QUOTED_FIELD}') THEN {inner} ELSE {field} END"

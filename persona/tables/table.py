@@ -1,0 +1,71 @@
+"""A table of histories, or of clicks that become histories."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+
+from persona.tables.database import Database
+from persona.tables.options import TableFormat
+from persona.tables.records import Records
+from persona.tables.rows import Batch, Reject
+
+BATCH_ROWS = 4096
+
+
+class Table(ABC):
+    """Histories of users, batch by batch, and the rows that cannot be used.
+
+    It can be iterated again, and then gives the same in the same order. Memory stays within the
+    limit that `open_table` got, whatever the size of the input.
+    """
+
+    kind: Literal["histories", "clicks"]  # one user a row, or one click a row
+    id_type: Any  # Arrow type of the ids; string where they are mixed or absent
+    schema: Any  # Arrow schema of the columns that are passed through
+    rows: int | None = None  # of the input, where known
+    fraction_read: float = 0.0  # of the last iteration, 0 to 1
+
+    def __init__(self, records: Records, database: Database) -> None:
+        self._records, self._database = records, database
+        self.schema = pa.schema([])
+
+    @property
+    def format(self) -> TableFormat:
+        """csv, jsonl or parquet."""
+        return self._records.layout.format
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that are there."""
+        return self._records.layout.columns
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files, in the order in which they are read."""
+        return self._records.files.paths
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the scratch files."""
+        self._database.close()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch | Reject]:
+        """All rows. Histories come in the order of the files, clicks by user id.
+
+        In a table of histories, the rejects of some thousand rows come before the batch of the
+        others; in a table of clicks, all rejects come first.
+        """
+
+
+def file_of(path: str) -> str:
+    """The name of a file, without its folder."""
+    return Path(path).name
