@@ -1,9 +1,10 @@
 """From single clicks in any order to `Histories`, and the report of what a reader met."""
 
+import gzip
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from model.clicks.histories import Histories, Int
 from persona.contract import ItemId
 
 BROKEN_ROWS_KEPT = 1000
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,12 @@ class BrokenRow:
 
     line: int  # counted from 1, the header included; in Parquet the number of the row
     reason: str
+    file: str = ""  # where there are several
+
+    @property
+    def place(self) -> str:
+        """Where the row stands, for a message."""
+        return f"{self.file} line {self.line}" if self.file else f"line {self.line}"
 
 
 @dataclass
@@ -32,21 +40,33 @@ class ReadReport:
     broken_rows: int = 0
     broken: list[BrokenRow] = field(default_factory=list)  # the first BROKEN_ROWS_KEPT
     repeated_rows: int = 0  # same user, time and item (or path, or impression) as an earlier row
+    tied_clicks: int = 0  # at the time of another click of the user
     repeated_clicks: int = 0  # same item as the user's click right before
     empty_users: int = 0  # users without a click, kept with an empty history
 
-    def reject(self, line: int, reason: str) -> None:
+    def reject(self, line: int, reason: str, file: str = "") -> None:
         """Counts a broken row, and records the reason of the first BROKEN_ROWS_KEPT."""
         self.broken_rows += 1
         if len(self.broken) < BROKEN_ROWS_KEPT:
-            self.broken.append(BrokenRow(line, reason))
+            self.broken.append(BrokenRow(line, reason, file))
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Opens a file, packed with gzip or not.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")
 
 
 def data_lines(
     path: Path, limit: int | None, report: ReadReport, comment: str | None = None
 ) -> Iterator[tuple[int, str]]:
     """Lines with data and their numbers, without blank lines and comments."""
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip() or (comment and raw.startswith(comment.encode())):
                 continue
@@ -110,14 +130,20 @@ def count_repeated_clicks(histories: Histories) -> int:
     return int(np.sum(same & (user[1:] == user[:-1])))
 
 
-def count_repeated_rows(
-    users: Int, items: Int, times: NDArray[Any] | None, report: ReadReport
-) -> None:
-    """Counts rows of the same user, item and time. Without times no row counts as repeated."""
-    if times is None or len(users) == 0:
-        return
-    order = np.lexsort((times, items, users))
-    same = np.ones(len(users) - 1, np.bool_)
-    for column in (users, items, times):
-        same &= column[order[1:]] == column[order[:-1]]
-    report.repeated_rows = int(same.sum())
+def count_repeated_rows(users: Int, items: Int, times: NDArray[Any], report: ReadReport) -> None:
+    """Counts clicks of the same user and time, and those of the same item as well.
+
+    Args:
+        users: index of each click's user (clicks,), ascending.
+        items: index of each click's item (clicks,).
+        times: (clicks,), ascending for each user.
+        report: gets the counts.
+    """
+    same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    tied = np.concatenate((same, [False])) | np.concatenate(([False], same))
+    report.tied_clicks = int(tied.sum())
+    # The few clicks of each moment, by item: equal ones then stand side by side.
+    moment = np.cumsum(np.concatenate(([True], ~same)))[tied] if len(users) else users
+    order = np.lexsort((items[tied], moment))
+    pairs = np.stack((moment[order], items[tied][order]))
+    report.repeated_rows = int(np.sum(np.all(pairs[:, 1:] == pairs[:, :-1], axis=0)))

@@ -1,15 +1,15 @@
-"""Click files of every known format, read into `Histories` by one function."""
+"""Clicks of every known format, read into `Histories` by one function."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from model.clicks.grouping import BrokenRow, ReadReport, count_repeated_clicks
+from model.clicks.grouping import BrokenRow, ReadReport, count_repeated_clicks, open_lines
 from model.clicks.histories import Histories
-from model.clicks.parquet import read_parquet
 from model.clicks.public_formats import (
     MIND_TIME,
     read_mind,
@@ -17,72 +17,53 @@ from model.clicks.public_formats import (
     read_sasrec,
     read_wikispeedia,
 )
-from model.clicks.tables import Columns, read_csv, read_jsonl
+from model.clicks.tables import read_table
 from model.errors import DataError
+from persona.tables import TableFormat, TableOptions
 
 __all__ = ["FORMATS", "BrokenRow", "ClickFormat", "ReadReport", "detect_format", "read_clicks"]
 
-ClickFormat = Literal["msnbc", "sasrec", "wikispeedia", "mind", "parquet", "csv", "jsonl"]
-FORMATS: tuple[str, ...] = get_args(ClickFormat)
-ENDINGS = {
-    ".seq": "msnbc",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
+PublicFormat = Literal["msnbc", "sasrec", "wikispeedia", "mind"]
+ClickFormat = PublicFormat | TableFormat
+FORMATS: tuple[str, ...] = (*get_args(PublicFormat), *get_args(TableFormat))
 LINE_READERS: dict[str, Callable[[Path, int | None, ReadReport], Histories]] = {
     "msnbc": read_msnbc,
     "sasrec": read_sasrec,
     "wikispeedia": read_wikispeedia,
     "mind": read_mind,
 }
-TABLE_READERS: dict[str, Callable[[Path, Columns, int | None, ReadReport], Histories]] = {
-    "csv": read_csv,
-    "jsonl": read_jsonl,
-    "parquet": read_parquet,
-}
+HEAD_BYTES = 65_536
 
 
 def read_clicks(
-    path: str | Path,
+    source: str | Path,
     format: str | None = None,  # noqa: A002  # the word that users know
+    options: TableOptions = TableOptions(),  # noqa: B008  # it is frozen
     *,
-    user: str = "user",
-    item: str = "item",
-    time: str = "time",
     limit: int | None = None,
 ) -> tuple[Histories, ReadReport]:
-    """Reads the clicks of a file; broken rows are left out and reported.
+    """Reads clicks or histories; broken rows are left out and reported.
 
     Args:
-        path: the file.
-        format: one of `FORMATS`; by default detected from the name or the content.
-        user: column of the user, in Parquet, CSV and JSONL.
-        item: column of the item.
-        time: column of the time; a file without a column "time" is read in its own order.
+        source: a file; of tables also a folder, a glob or a URL.
+        format: one of `FORMATS`; by default detected from the content.
+        options: of tables.
         limit: how many rows to read at most.
 
     Returns:
-        The histories and a report of the rows. Users are in order of appearance. The catalogue
-        is sorted; MSNBC keeps the order of its section numbers.
+        The histories and a report of the rows. Users of click tables are sorted, others stay in
+        their order. The catalogue is sorted; MSNBC keeps the order of its section numbers.
 
     Raises:
-        DataError: the file is missing or empty, its format is unknown, a column is missing, or
-            no row is usable.
+        DataError: the format is unknown, or no row is usable.
+        TableError: the source is missing or empty, or a column is missing.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path}: this is a folder, not a click file")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    try:
-        histories, report = _read(path, format, Columns(user, item, time), limit)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    kind = known_format(source, format, options)
+    report = ReadReport(str(source), kind or "")
+    if kind in LINE_READERS:
+        histories = _read_lines(Path(source), kind, limit, report)
+    else:
+        histories = read_table(source, replace(options, format=kind), limit, report)
     if len(histories.items) == 0:
         raise DataError(_nothing_usable(report))
     report.repeated_clicks = count_repeated_clicks(histories)
@@ -90,60 +71,74 @@ def read_clicks(
     return histories, report
 
 
-def _read(
-    path: Path, kind: str | None, columns: Columns, limit: int | None
-) -> tuple[Histories, ReadReport]:
-    kind = kind or detect_format(path)
-    report = ReadReport(str(path), kind)
-    if kind in LINE_READERS:
-        return LINE_READERS[kind](path, limit, report), report
-    if kind in TABLE_READERS:
-        return TABLE_READERS[kind](path, columns, limit, report), report
-    raise DataError(f"{path}: unknown format {kind!r}, known are {', '.join(FORMATS)}")
+def known_format(
+    source: str | Path,
+    format: str | None,  # noqa: A002  # as above
+    options: TableOptions,
+) -> Any:
+    """The given or detected format; None for a table that shows its own.
+
+    Raises:
+        DataError: the given one is unknown.
+    """
+    if format is not None and format not in FORMATS:
+        raise DataError(f"{source}: unknown format {format!r}, known are {', '.join(FORMATS)}")
+    # Who names columns means a table.
+    return format or (detect_format(Path(source)) if options == TableOptions() else None)
+
+
+def _read_lines(path: Path, kind: str, limit: int | None, report: ReadReport) -> Histories:
+    try:
+        return LINE_READERS[kind](path, limit, report)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
 
 
 def _nothing_usable(report: ReadReport) -> str:
     """The message for a file without a single click."""
     message = f"{report.path}: nothing usable in {report.rows} rows read as {report.format}"
     if report.broken:
-        message += f"; line {report.broken[0].line}: {report.broken[0].reason}"
+        message += f"; {report.broken[0].place}: {report.broken[0].reason}"
     return message
 
 
-def detect_format(path: Path) -> str:
-    """The format of a file, by the ending of its name or else by its first line with data.
-
-    Raises:
-        DataError: neither is known.
-    """
-    if path.suffix.lower() in ENDINGS:
-        return ENDINGS[path.suffix.lower()]
-    with path.open("rb") as file:
-        head = file.read(65_536)
-    if head.startswith(b"PAR1"):
-        return "parquet"
+def detect_format(path: Path) -> PublicFormat | None:
+    """The public format that the first lines of a file have; None for a table."""
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".seq":
+        return "msnbc"
+    with open_lines(path) as file:
+        head = file.read(HEAD_BYTES)
     if head.startswith(b"% Different categories"):
         return "msnbc"
     lines = [line for line in head.decode(errors="replace").splitlines() if line.strip()]
+    if len(head) == HEAD_BYTES:
+        del lines[-1:]  # it may be half a line
     data = [line for line in lines if not line.startswith("#")]
-    kind = format_of_line(data[0]) if data else None
-    if kind is None:
-        raise DataError(f"{path}: format not recognised, name one of {', '.join(FORMATS)}")
-    return kind
+    known: tuple[PublicFormat, ...] = ("sasrec", "wikispeedia", "mind")
+    return next((name for name in known if data and all(map(IS_LINE_OF[name], data))), None)
 
 
-def format_of_line(line: str) -> str | None:
-    """The only format that the line fits, or None."""
-    fields, words = line.split("\t"), line.split()
-    if line.lstrip().startswith("{"):
-        return "jsonl"
-    if len(fields) in (5, 6) and fields[1].isdecimal() and fields[2].isdecimal():
-        return "wikispeedia"
-    if len(fields) == 5 and is_mind_time(fields[2]):
-        return "mind"
-    if len(words) == 2 and all(word.isdecimal() for word in words):
-        return "sasrec"
-    return "csv" if "," in line or len(fields) > 1 else None
+def is_sasrec(line: str) -> bool:
+    """Whether the line is two integers."""
+    words = line.split(" ")
+    return len(words) == 2 and all(word.isdecimal() for word in words)
+
+
+def is_wikispeedia(line: str) -> bool:
+    """Whether the line is a path, finished or not."""
+    fields = line.split("\t")
+    if not (len(fields) in (5, 6) and fields[1].isdecimal() and fields[2].isdecimal()):
+        return False
+    rated = fields[4] == "NULL" or fields[4].isdecimal()
+    return fields[5] in ("timeout", "restart") if len(fields) == 6 else rated
+
+
+def is_mind(line: str) -> bool:
+    """Whether the line is an impression."""
+    fields = line.split("\t")
+    return len(fields) == 5 and is_mind_time(fields[2])
 
 
 def is_mind_time(text: str) -> bool:
@@ -153,3 +148,6 @@ def is_mind_time(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+IS_LINE_OF = {"sasrec": is_sasrec, "wikispeedia": is_wikispeedia, "mind": is_mind}

@@ -1,205 +1,101 @@
-"""Readers for a user's own clicks: CSV and JSONL with one click per row.
+"""Histories from tables of clicks, or of histories, of any format that `persona.tables` reads."""
 
-Ids are strings or integers. A CSV column holds integers if every id in it is written like one.
-Times are Unix seconds or any other number, or ISO 8601 (UTC if the time names no zone).
-"""
-
-import csv
-import math
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from model.clicks.grouping import ReadReport, count_repeated_rows, first_seen, group_clicks
+from model.clicks.grouping import ReadReport, count_repeated_rows, sorted_catalogue
 from model.clicks.histories import Histories
-from model.errors import DataError
 from persona.contract import ItemId
-
-INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")
-Record = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns to read.
-
-    The column "time" may be missing: the file is then in click order. Every other column must
-    exist.
-    """
-
-    user: str = "user"
-    item: str = "item"
-    time: str = "time"
-
-    def check(self, path: Path, found: Iterable[str]) -> bool:
-        """Whether the file has times.
-
-        Raises:
-            DataError: a column is missing.
-        """
-        names = list(found)
-        needed = [self.user, self.item] + ([self.time] if self.time != "time" else [])
-        for name in needed:
-            if name not in names:
-                raise DataError(f"{path}: no column {name!r} among {', '.join(map(repr, names))}")
-        return self.time in names
+from persona.tables import Reject, TableOptions, open_table
+from persona.tables.clicks import ClickTable
+from persona.tables.ids import id_values
+from persona.tables.table import Table
 
 
-def read_csv(path: Path, columns: Columns, limit: int | None, report: ReadReport) -> Histories:
-    """A header, then one click per row; separated by tabs if the header has one, else by commas."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        tabs = "\t" in file.readline()
-        file.seek(0)
-        reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
-        header = next((row for row in reader if row), None)
-        if header is None:
-            raise DataError(f"{path}: the file is empty")
-        timed = columns.check(path, header)
-        records = csv_records(reader, header, limit, report)
-        users, items, times = parse_records(records, columns, timed, report)
-    user_of_click, user_ids = first_seen(users)
-    item_of_click, item_ids = first_seen(items)
-    count_repeated_rows(user_of_click, item_of_click, times, report)
-    return group_clicks(
-        (user_of_click, as_integers(user_ids)), (item_of_click, as_integers(item_ids)), times
-    )
+class Catalogue:
+    """Distinct items, numbered in order of appearance."""
+
+    def __init__(self) -> None:
+        self.index: dict[ItemId, int] = {}
+
+    def codes(self, names: list[ItemId]) -> NDArray[np.int32]:
+        """The numbers of some items; new ones are added."""
+        index = self.index
+        return np.array([index.setdefault(name, len(index)) for name in names], np.int32)
 
 
-def csv_records(
-    reader: Any, header: list[str], limit: int | None, report: ReadReport
-) -> Iterator[tuple[int, Record]]:
-    """Rows as dictionaries with the number of their first line; reports malformed rows."""
-    while limit is None or report.rows < limit:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-            if not row:
-                continue
-            report.rows += 1
-            "".join(row).encode()  # fails where the bytes were not UTF-8
-        except StopIteration:
-            return
-        except csv.Error as error:
-            report.rows += 1
-            report.reject(line, str(error))
-        except UnicodeEncodeError:
-            report.reject(line, "not UTF-8")
+def read_table(
+    source: str | Path, options: TableOptions, limit: int | None, report: ReadReport
+) -> Histories:
+    """One click or one user a row. Users of clicks are sorted, others stay in their order."""
+    with open_table(source, options, limit=limit) as table:
+        report.format = table.format
+        if isinstance(table, ClickTable):
+            histories = _from_clicks(table, report)
         else:
-            if len(row) == len(header):
-                yield line, dict(zip(header, row, strict=True))
-            else:
-                report.reject(line, f"{len(row)} fields, the header has {len(header)}")
+            histories = _from_histories(table, report)
+        report.rows = table.rows or report.broken_rows + len(histories)
+    return histories
 
 
-def as_integers(ids: list[ItemId]) -> list[ItemId]:
-    """The ids as integers if all of them are written like integers."""
-    if all(INTEGER.fullmatch(str(text)) for text in ids):
-        return [int(text) for text in ids]
-    return ids
+def _from_clicks(table: ClickTable, report: ReadReport) -> Histories:
+    for reject in table.rejects():
+        _report(reject, table, report)
+    catalogue, users = Catalogue(), list[ItemId]()
+    items, times, lengths = list[Any](), list[Any](), list[int]()
+    for batch in table.sorted_clicks():
+        encoded = batch.column("item").dictionary_encode()
+        codes = catalogue.codes(id_values(encoded.dictionary, table.item_kind))
+        items.append(codes[np.asarray(encoded.indices)])
+        if table.timed:
+            times.append(np.asarray(batch.column("time")))
+        runs = pc.run_end_encode(batch.column("user"))
+        found, counts = id_values(runs.values, table.id_kind), np.diff(runs.run_ends, prepend=0)
+        if users and found and users[-1] == found[0]:
+            # The clicks of this user began in the batch before.
+            lengths[-1] += int(counts[0])
+            found, counts = found[1:], counts[1:]
+        users += found
+        lengths += counts.tolist()
+    columns = {"time": np.concatenate(times)} if times else {}
+    histories = _histories(users, catalogue, items, lengths, columns)
+    if table.timed:
+        user = np.repeat(np.arange(len(users)), lengths)
+        count_repeated_rows(user, histories.items.astype(np.int64), columns["time"], report)
+    return histories
 
 
-def read_jsonl(path: Path, columns: Columns, limit: int | None, report: ReadReport) -> Histories:
-    """One click per line, as an object. The first object decides whether there are times."""
-    with path.open("rb") as file:
-        records = jsonl_records(file, limit, report)
-        first = next(records, None)
-        if first is None:
-            return Histories([], [], np.zeros(0, np.int32), np.zeros(1, np.int64))
-        timed = columns.check(path, first[1])
-        rows = (row for part in ([first], records) for row in part)
-        users, items, times = parse_records(rows, columns, timed, report)
-    user_of_click, item_of_click = first_seen(users), first_seen(items)
-    count_repeated_rows(user_of_click[0], item_of_click[0], times, report)
-    return group_clicks(user_of_click, item_of_click, times)
-
-
-def jsonl_records(
-    file: Iterable[bytes], limit: int | None, report: ReadReport
-) -> Iterator[tuple[int, Record]]:
-    """Objects with their line numbers; reports the lines that hold no object."""
-    for number, line in enumerate(file, 1):
-        if not line.strip():
+def _from_histories(table: Table, report: ReadReport) -> Histories:
+    catalogue, users = Catalogue(), list[ItemId]()
+    items, lengths = list[Any](), list[int]()
+    for part in table:
+        if isinstance(part, Reject):
+            _report(part, table, report)
             continue
-        if limit is not None and report.rows >= limit:
-            return
-        report.rows += 1
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            report.reject(number, f"not JSON: {error.msg}")
-            continue
-        if isinstance(record, dict):
-            yield number, record
-        else:
-            report.reject(number, "not a JSON object")
+        numbered = zip(part.ids, part.rows, strict=True)
+        users += [row + 1 if user is None else user for user, row in numbered]
+        items.append(catalogue.codes([item for history in part.histories for item in history]))
+        lengths += map(len, part.histories)
+    return _histories(users, catalogue, items, lengths, {})
 
 
-def parse_records(
-    records: Iterable[tuple[int, Record]], columns: Columns, timed: bool, report: ReadReport
-) -> tuple[list[ItemId], list[ItemId], NDArray[Any] | None]:
-    """Users, items and, if timed, times of the complete rows; reports the other rows."""
-    users: list[ItemId] = []
-    items: list[ItemId] = []
-    times: list[float] = []
-    for line, record in records:
-        try:
-            user = check_id(record.get(columns.user), columns.user)
-            item = check_id(record.get(columns.item), columns.item)
-            if timed:
-                times.append(parse_time(record.get(columns.time), columns.time))
-        except ValueError as error:
-            report.reject(line, str(error))
-            continue
-        users.append(user)
-        items.append(item)
-    return users, items, np.array(times) if timed else None
+def _histories(
+    users: list[ItemId],
+    catalogue: Catalogue,
+    items: list[Any],
+    lengths: list[int],
+    columns: dict[str, NDArray[Any]],
+) -> Histories:
+    found = np.concatenate([np.zeros(0, np.int64), *items])
+    codes, item_ids = sorted_catalogue(found, list(catalogue.index))
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    return Histories(users, item_ids, codes.astype(np.int32), offsets, columns)
 
 
-def check_id(value: object, column: str) -> ItemId:
-    """The value, if it is a non-empty string or an integer.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if value is None or value == "":
-        raise ValueError(f"no {column}")
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return value
-    raise ValueError(f"{column} {value!r} is neither a string nor an integer")
-
-
-def parse_time(value: object, column: str) -> float:
-    """A number unchanged, ISO 8601 as Unix seconds.
-
-    Raises:
-        ValueError: the value is no time.
-    """
-    if value is None or value == "":
-        raise ValueError(f"no {column}")
-    if isinstance(value, str):
-        return parse_time_text(value, column)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    raise ValueError(f"{column} {value!r} is not a time")
-
-
-def parse_time_text(text: str, column: str) -> float:
-    """The number, or the ISO 8601 time as Unix seconds."""
-    if INTEGER.fullmatch(text):
-        return int(text)  # exact; a float would round nanoseconds
-    try:
-        return parse_time(float(text), column)
-    except ValueError:
-        pass
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{column} {text!r} is neither a number nor ISO 8601") from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+def _report(reject: Reject, table: Table, report: ReadReport) -> None:
+    file = Path(reject.file).name if len(table.files) > 1 else ""
+    report.reject(reject.row + 1 if reject.line is None else reject.line, reject.reason, file)

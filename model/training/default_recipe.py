@@ -20,7 +20,9 @@ NEGATIVES = 4_096  # in the loss of larger catalogues
 VALIDATION_CASES = 20_000  # put the standard error of NDCG@10 at about 1 % of it
 
 
-def default_recipe(histories: Histories, name: str = "default") -> Recipe:
+def default_recipe(
+    histories: Histories, data: DataRecipe | None = None, name: str = "default"
+) -> Recipe:
     """A recipe for these clicks, from history lengths, clicks, repeats and catalogue size.
 
     The architecture is that of `recipes/ml-1m.toml`. The rules:
@@ -43,7 +45,9 @@ def default_recipe(histories: Histories, name: str = "default") -> Recipe:
     width = 64 if histories.n_items <= FEW_ITEMS else 128
     return Recipe(
         name=name,
-        data=DataRecipe(remove_seen=repeat_share(histories) < 0.01),
+        data=(data or DataRecipe()).model_copy(
+            update={"remove_seen": repeat_share(histories) < 0.01}
+        ),
         encoder=EncoderConfig(
             positions="rotary",
             width=width,

@@ -1,6 +1,7 @@
 """A recipe: every choice of a training run in one TOML file, checked before anything starts."""
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,8 +18,15 @@ from model.clicks.readers import ClickFormat
 from model.errors import RecipeError
 from model.evaluation.metrics import METRICS
 from model.network.encoder import EncoderConfig
+from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits
+
+
+# How columns are found; the format stands beside them, since clicks have more formats than tables.
+TABLE_FIELDS = tuple(
+    field.name for field in fields(TableOptions) if field.name not in {"format", "columns"}
+)
 
 
 class _Strict(BaseModel):
@@ -29,7 +37,18 @@ class DataRecipe(_Strict):
     """The clicks, their split, and whom to credit."""
 
     path: str = ""  # `--data` overrides it
-    format: ClickFormat | None = None  # None = detected from the file's name and content
+    format: ClickFormat | None = None  # None = detected from the content
+    # Of tables, as in `TableOptions`; options of the same names override them.
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    history: str | None = None
+    where: str | None = None
+    rating: str | None = None
+    min_rating: float | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+    item_separator: str | None = None
     name: str = ""  # of the data set, for the model card
     source: str = ""  # where the data set comes from and whom to cite
     licence: str = ""
@@ -37,6 +56,15 @@ class DataRecipe(_Strict):
     held_out_share: float = Field(0.05, gt=0, lt=0.5)  # for validation, and again for the test
     remove_seen: bool = False  # whether to rank without the items of the history
     limit: int | None = Field(None, ge=1)  # only the first lines of the file
+
+    def table(self) -> TableOptions:
+        """How to read a table."""
+        return TableOptions(**{name: getattr(self, name) for name in TABLE_FIELDS})
+
+    def with_table(self, options: TableOptions) -> Self:
+        """The same with the options that are given."""
+        given = {name: getattr(options, name) for name in TABLE_FIELDS}
+        return self.model_copy(update={k: v for k, v in given.items() if v is not None})
 
 
 class TrainingRecipe(_Strict):

@@ -11,7 +11,6 @@
 """
 
 import csv
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from model.clicks.readers import read_clicks
 from model.errors import DataError, RecipeError
 from model.training.recipe import DataRecipe, Recipe, read_recipe
 from persona.contract import ItemId
+from persona.tables import checksum
 
 RECIPE, DATA, ITEM_IDS = "recipe.json", "data.json", "item_ids.json"
 TRAINING, EVALUATION = "training.json", "evaluation.json"
@@ -31,29 +31,28 @@ class DataFact:
     """Identity and counts of a click file."""
 
     file: str  # name, without its folder
-    sha256: str
+    sha256: str  # of several files, that of their checksums
     users: int
     items: int
     clicks: int
     broken_rows: int
 
 
-def load_data(recipe: Recipe, path: Path | None) -> tuple[Histories, DataFact]:
+def load_data(recipe: Recipe, path: str | None) -> tuple[Histories, DataFact]:
     """Reads the recipe's clicks, or those of `path`.
 
     Raises:
         DataError: the file cannot be used.
+        TableError: likewise, of tables.
         RecipeError: neither the recipe nor the caller names a file.
     """
-    chosen = path or Path(recipe.data.path)
-    if not recipe.data.path and path is None:
+    chosen, data = path or recipe.data.path, recipe.data
+    if not chosen:
         raise RecipeError(f"recipe {recipe.name} names no data.path; give --data FILE")
-    histories, report = read_clicks(chosen, recipe.data.format, limit=recipe.data.limit)
-    with chosen.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    histories, report = read_clicks(chosen, data.format, data.table(), limit=data.limit)
     fact = DataFact(
-        chosen.name,
-        digest,
+        Path(chosen).name,
+        checksum(chosen),
         users=len(histories),
         items=histories.n_items,
         clicks=len(histories.items),

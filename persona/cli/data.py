@@ -1,14 +1,20 @@
 """`persona data`: inspects and converts click files, and downloads the public sets."""
 
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from persona.cli.columns import FormatOption, reads_tables
+from persona.tables.options import TableOptions
+
 if TYPE_CHECKING:
     from model.clicks.histories import Histories
     from model.clicks.readers import ReadReport
+    from persona.tables.proposal import Proposal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,53 +23,63 @@ app = typer.Typer(
 )
 
 BROKEN_SHOWN = 10
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        "-f",
-        help="msnbc, sasrec, wikispeedia, mind, parquet, csv or jsonl; "
-        "by default detected from the name or the content.",
+LABELS = {
+    "users_with_2_clicks": "users with 2 or more clicks",
+    "tied_clicks": "clicks at the time of another",
+}
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Clicks or histories: a file, or of tables a folder, glob or URL.", show_default=False
     ),
 ]
-UserOption = Annotated[str, typer.Option(help="Column of the user (Parquet, CSV, JSONL).")]
-ItemOption = Annotated[str, typer.Option(help="Column of the item.")]
-TimeOption = Annotated[
-    str, typer.Option(help="Column of the time; a file without a column `time` is in click order.")
-]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Read only the first rows.")]
-FileArgument = Annotated[Path, typer.Argument(help="A click file.", show_default=False)]
 
 
 @app.command()
+@reads_tables
 def inspect(
     file: FileArgument,
     *,
+    table: TableOptions,
     format: FormatOption = None,  # noqa: A002  # the name of the option
-    user: UserOption = "user",
-    item: ItemOption = "item",
-    time: TimeOption = "time",
     limit: LimitOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Counts users, items and clicks, and lists rows that cannot be read.
+    """Counts users, items and clicks, lists rows that cannot be read, and says how to go on.
+
+    Columns that are not named as usual are guessed. The last lines are the commands that train
+    on the file and score it, with the options that read it so.
 
     For example:
 
     - `persona data inspect msnbc990928.seq`
+    - `persona data inspect events.csv`
     - `persona data inspect clicks.csv --user visitor --item article --time at`
     """
     from model.clicks.readers import read_clicks
 
-    histories, report = read_clicks(file, format, user=user, item=item, time=time, limit=limit)
+    found = proposal(file, format, table)
+    table = found.options if found else table
+    histories, report = read_clicks(file, format, table, limit=limit)
     facts = summary(histories, report)
     if json:
         import orjson
 
         broken = [{"line": row.line, "reason": row.reason} for row in report.broken]
-        typer.echo(orjson.dumps({"file": str(file), **facts, "broken": broken}))
+        options = {"options": {name: value for name, value in asdict(table).items() if value}}
+        typer.echo(orjson.dumps({"file": file, **facts, **options, "broken": broken}))
     else:
         show(file, facts, report)
+        show_commands(file, found)
+
+
+def proposal(file: str, format: str | None, table: TableOptions) -> "Proposal | None":  # noqa: A002  # as above
+    """How a table can be read; None for a public format, which needs no options."""
+    from model.clicks.readers import LINE_READERS, known_format
+    from persona.tables.proposal import propose
+
+    return None if known_format(file, format, table) in LINE_READERS else propose(file, table)
 
 
 def summary(histories: "Histories", report: "ReadReport") -> dict[str, str | int]:
@@ -85,39 +101,62 @@ def summary(histories: "Histories", report: "ReadReport") -> dict[str, str | int
     return facts | {
         "users_with_2_clicks": int(np.sum(histories.lengths >= 2)),
         "empty_users": report.empty_users,
+        "tied_clicks": report.tied_clicks,
         "repeated_rows": report.repeated_rows,
         "repeated_clicks": report.repeated_clicks,
         "broken_rows": report.broken_rows,
     }
 
 
-def show(file: Path, facts: dict[str, str | int], report: "ReadReport") -> None:
+def show(file: str, facts: dict[str, str | int], report: "ReadReport") -> None:
     """Prints the facts as a table, and below it the first broken rows."""
     from rich.table import Table
 
     console = Console()
-    table = Table("", "", title=str(file), show_header=False)
+    table = Table("", "", title=file, show_header=False)
     for name, value in facts.items():
-        label = name.replace("users_with_2_clicks", "users with 2 or more clicks").replace("_", " ")
-        table.add_row(label, f"{value:,}" if isinstance(value, int) else value)
+        label = LABELS.get(name, name.replace("_", " "))
+        text = f"{value:,}" if isinstance(value, int) else value
+        if name == "tied_clicks":
+            text += f" ({report.tied_clicks / int(facts['clicks']):.1%})"
+        table.add_row(label, text)
     console.print(table)
     for row in report.broken[:BROKEN_SHOWN]:
-        console.print(f"line {row.line}: {row.reason}", markup=False, highlight=False)
+        console.print(f"{row.place}: {row.reason}", markup=False, highlight=False)
     if report.broken_rows > BROKEN_SHOWN:
         console.print(f"and {report.broken_rows - BROKEN_SHOWN:,} more broken rows")
 
 
+def show_commands(file: str, found: "Proposal | None") -> None:
+    """Prints what else the columns say, and the commands that train on the file and score it."""
+    from persona.tables.proposal import as_words
+
+    if found:
+        typer.echo(f"columns: {', '.join(found.columns)}")
+    if found and len(found.events) > 1:
+        typer.echo(f"events: {', '.join(found.events)}; --where chooses")
+    if found and found.rating:
+        typer.echo(f"ratings: --rating {found.rating} --min-rating 4 keeps the high ones")
+    words = f" {as_words(found.options)}" if found and as_words(found.options) else ""
+    path = shlex.quote(file)
+    typer.echo(f"persona train --data {path}{words} --output runs/mine")
+    if found is None:
+        typer.echo(f"persona data convert {path} users.parquet")
+        path = "users.parquet"
+    score = f"persona score --artifact artifacts/mine --input {path}{words}"
+    typer.echo(f"{score} --output embeddings.parquet")
+
+
 @app.command()
+@reads_tables
 def convert(
     file: FileArgument,
     output: Annotated[
         Path, typer.Argument(help="Ends in .parquet, .jsonl or .csv.", show_default=False)
     ],
     *,
+    table: TableOptions,
     format: FormatOption = None,  # noqa: A002  # the name of the option
-    user: UserOption = "user",
-    item: ItemOption = "item",
-    time: TimeOption = "time",
     limit: LimitOption = None,
 ) -> None:
     """Writes one row per user, with the columns `id` and `history`, oldest click first.
@@ -132,7 +171,7 @@ def convert(
     from model.clicks.readers import read_clicks
     from model.clicks.writers import write_histories
 
-    histories, report = read_clicks(file, format, user=user, item=item, time=time, limit=limit)
+    histories, report = read_clicks(file, format, table, limit=limit)
     write_histories(histories, output)
     typer.echo(f"{output}: {len(histories):,} users, {len(histories.items):,} clicks")
     if report.broken_rows:

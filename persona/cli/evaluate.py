@@ -7,15 +7,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
+from persona.tables.options import TableOptions
+
 if TYPE_CHECKING:
     from model.report.run_evaluation import ComparedScorer, RunEvaluation
 
 
+@reads_tables
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Click file, in place of the recipe's `data.path`.")
-    ] = None,
+    data: DataOption = None,
+    format: FormatOption = None,  # noqa: A002  # the name of the option
     against: Annotated[
         Path | None,
         typer.Option(help="Another run on the same data and split, to compare with."),
@@ -23,6 +26,8 @@ def evaluate(
     metrics: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = (
         "HR@1,HR@5,HR@10,HR@20,NDCG@5,NDCG@10,NDCG@20,MRR@5,MRR@10,MRR@20"
     ),
+    *,
+    table: TableOptions,
 ) -> None:
     """Rank every item for every test case, by the encoder and by the baselines.
 
@@ -42,7 +47,7 @@ def evaluate(
     if unknown := [name for name in shown if name not in METRICS]:
         raise typer.BadParameter(f"no metric {unknown[0]!r}; known are {', '.join(METRICS)}")
     console = Console()
-    recipe = read_run_recipe(run)
+    recipe = Clicks(data, format, table).chosen(read_run_recipe(run))
     histories, fact = load_data(recipe, data)
     with console.status("ranking"):
         evaluation = evaluate_run(run, fact, split(histories, recipe.data), against)

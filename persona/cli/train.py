@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
+from persona.tables.options import TableOptions
+
 if TYPE_CHECKING:
     from model.clicks.histories import Histories
     from model.training.recipe import Recipe
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from model.training.train import TrainingResult
 
 
+@reads_tables
 def train(
     output: Annotated[Path, typer.Option(help="Folder of the run.")],
     recipe: Annotated[
@@ -23,9 +27,8 @@ def train(
             help="TOML file with the choices.  [default: rules derive them from the clicks]"
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Click file, in place of the recipe's `data.path`.")
-    ] = None,
+    data: DataOption = None,
+    format: FormatOption = None,  # noqa: A002  # the name of the option
     seed: Annotated[
         int | None,
         typer.Option(help="Seed, in place of the recipe's `training.seed`.", min=0, max=2**32 - 1),
@@ -39,6 +42,8 @@ def train(
         ),
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show the progress.")] = True,
+    *,
+    table: TableOptions,
 ) -> None:
     """Train a user encoder on clicks.
 
@@ -48,11 +53,15 @@ def train(
     Example: persona train --recipe recipes/msnbc.toml --data msnbc990928.seq --output runs/news
 
     Without a recipe: persona train --data clicks.csv --output runs/mine
+
+    With columns of other names, which `persona data inspect` finds:
+    persona train --data events.csv --user visitorid --item itemid --output runs/mine
     """
     # On several devices Lightning starts one process each, and numbers all but the first.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        _train(output, recipe, data, seed, devices or "auto", progress=progress, first=first)
+        clicks = Clicks(data, format, table)
+        _train(output, recipe, clicks, seed, devices or "auto", progress=progress, first=first)
     except KeyboardInterrupt:
         if first:
             message = "persona: interrupted; the same command resumes the run"
@@ -63,7 +72,7 @@ def train(
 def _train(
     output: Path,
     path: Path | None,
-    data: Path | None,
+    clicks: Clicks,
     seed: int | None,
     devices: int | Literal["auto"],
     *,
@@ -77,7 +86,7 @@ def _train(
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     console = Console(quiet=not first)
-    recipe, histories, fact = _read(path, data, seed)
+    recipe, histories, fact = _read(path, clicks, seed)
     console.print(_counts(fact))
     parts = split(histories, recipe.data)
     check_split(parts)
@@ -91,17 +100,17 @@ def _train(
 
 
 def _read(
-    path: Path | None, data: Path | None, seed: int | None
+    path: Path | None, clicks: Clicks, seed: int | None
 ) -> "tuple[Recipe, Histories, DataFact]":
     """The recipe, by default derived from the clicks, and the clicks."""
     from model.training.default_recipe import default_recipe
     from model.training.recipe import Recipe, read_recipe
     from model.training.run import load_data
 
-    recipe = read_recipe(path) if path else Recipe(name="default")
-    histories, fact = load_data(recipe, data)
+    recipe = clicks.chosen(read_recipe(path) if path else Recipe(name="default"))
+    histories, fact = load_data(recipe, clicks.path)
     if path is None:
-        recipe = default_recipe(histories)
+        recipe = default_recipe(histories, recipe.data)
     if seed is not None:
         training = recipe.training.model_copy(update={"seed": seed})
         recipe = recipe.model_copy(update={"training": training})

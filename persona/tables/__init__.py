@@ -5,7 +5,7 @@ TableOptions                  where the columns stand, and which rows count
 """
 
 from persona.tables.errors import NoSuchColumn, TableError
-from persona.tables.opening import open_table
+from persona.tables.opening import checksum, open_table
 from persona.tables.options import FORMATS, TableFormat, TableOptions
 from persona.tables.rows import Batch, Reject
 
@@ -17,5 +17,6 @@ __all__ = [
     "TableError",
     "TableFormat",
     "TableOptions",
+    "checksum",
     "open_table",
 ]

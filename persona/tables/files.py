@@ -1,5 +1,6 @@
 """The files of a table: on this machine or in an object store, packed or not."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MAGIC = {
     b"\x04\x22\x4d\x18": "lz4",
 }
 PARQUET = b"PAR1"
+CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,25 @@ class Files:
         with named(path), self.system.open_input_file(path) as file:
             yield (pa.CompressedInputStream(file, packing) if packing else file), file
 
+    def checksum(self) -> str:
+        """SHA-256 of the file; of several files, that of their checksums one after another."""
+        digests = []
+        for path in self.paths:
+            digest = hashlib.sha256()
+            with named(path), self.system.open_input_stream(path, compression=None) as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    digest.update(chunk)
+            digests.append(digest.hexdigest())
+        return digests[0] if len(digests) == 1 else _sha256("".join(digests))
+
     def open_file(self, path: str) -> Any:
         """The file, to be read at any place."""
         with named(path):
             return self.system.open_input_file(path)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

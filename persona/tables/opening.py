@@ -38,6 +38,7 @@ def open_table(
     from persona.tables.database import Database  # noqa: PLC0415
     from persona.tables.files import find_files  # noqa: PLC0415
     from persona.tables.histories import HistoryTable  # noqa: PLC0415
+    from persona.tables.proposal import as_words, propose  # noqa: PLC0415
     from persona.tables.records import Records  # noqa: PLC0415
 
     files = find_files(source)
@@ -49,6 +50,19 @@ def open_table(
         try:
             table = (HistoryTable if histories else ClickTable)(records, database)
         except NoSuchColumn as error:
-            raise NoSuchColumn(f"{source}: {error}") from error
+            found = propose(source, TableOptions(where=options.where))
+            message = f"{source}: {error}; perhaps: {as_words(found.options)}"
+            raise NoSuchColumn(message) from error
         stack.pop_all()
         return table
+
+
+def checksum(source: str | Path) -> str:
+    """SHA-256 of a file; of several files, that of their checksums one after another.
+
+    Raises:
+        TableError: a file cannot be read.
+    """
+    from persona.tables.files import find_files  # noqa: PLC0415  # needs pyarrow
+
+    return find_files(source).checksum()

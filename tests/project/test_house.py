@@ -30,9 +30,10 @@ ARROWS = {
     "model.clicks": "model.errors persona.contract persona.tables",
     "model.network": "model.errors",
     "model.evaluation": "model.errors model.clicks model.network",
-    "model.training": "model.errors model.clicks model.network model.evaluation persona.contract",
+    "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
+    " persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training",
-    "model": "persona.contract",
+    "model": "persona.contract persona.tables",
     "export": "model persona.contract persona.artifact persona.engine",
 }
 # Who may import a library. One that is not listed is not imported at all.

@@ -1,0 +1,100 @@
+"""The options of every verb that reads tables: where the columns stand, and which rows count."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona.tables.options import TableOptions
+
+if TYPE_CHECKING:
+    from model.training.recipe import Recipe
+
+TABLE = "Tables"  # heading in the help
+ESCAPES = {"tab": "\t", "\\t": "\t", "space": " "}
+
+
+def _unescaped(text: str | None) -> str | None:
+    return text if text is None else ESCAPES.get(text, text)
+
+
+def _option(text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=TABLE, **more)
+
+
+OPTIONS: dict[str, Any] = {
+    "user": Annotated[str | None, _option("Column of the user: a name, or a number from 1.")],
+    "item": Annotated[str | None, _option("Column of the item.")],
+    "time": Annotated[str | None, _option("Column of the time; without one, rows are in order.")],
+    "history": Annotated[
+        str | None, _option("Column of item lists, oldest first, where a row is a user.")
+    ],
+    "where": Annotated[str | None, _option("Rows that count, in SQL: \"event = 'view'\".")],
+    "rating": Annotated[str | None, _option("Column for --min-rating.  [default: rating]")],
+    "min_rating": Annotated[float | None, _option("Rows rated lower do not count.")],
+    "delimiter": Annotated[
+        str | None,
+        _option("Between the columns of text: , ; :: or tab.  [detected]", callback=_unescaped),
+    ],
+    "header": Annotated[
+        bool | None, _option("Whether the first line names the columns.  [detected]")
+    ],
+    "item_separator": Annotated[
+        str | None,
+        _option("Between the items of a history in text.  [detected]", callback=_unescaped),
+    ],
+}
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="msnbc, sasrec, wikispeedia, mind, or of tables parquet, csv, jsonl.  [detected]",
+    ),
+]
+
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Clicks, in place of the recipe's `data.path`: a file, folder, glob or URL.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What a command line says about the clicks, beside the recipe's `[data]`."""
+
+    path: str | None
+    format: str | None
+    table: TableOptions
+
+    def chosen(self, recipe: "Recipe") -> "Recipe":
+        """The recipe with what the command line says instead."""
+        data = recipe.data.with_table(self.table)
+        changed = {} if self.format is None else {"format": self.format}
+        return recipe.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def reads_tables(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options above; it gets them as one `TableOptions`, called `table`."""
+
+    @wraps(verb)
+    def run(*words: Any, **given: Any) -> None:
+        chosen = {name: given.pop(name) for name in OPTIONS}
+        verb(*words, table=TableOptions(**chosen), **given)
+
+    # Typer reads the options of a verb from its signature.
+    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "table"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter(name, keyword, default=None, annotation=annotation)
+        for name, annotation in OPTIONS.items()
+    ]
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # of any function
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+    return run
