@@ -19,13 +19,12 @@ from model.clicks.public_formats import (
 )
 from model.clicks.tables import read_table
 from model.errors import DataError
-from persona.tables import TableFormat, TableOptions
+from persona.tables import TableOptions
 
 __all__ = ["FORMATS", "BrokenRow", "ClickFormat", "ReadReport", "detect_format", "read_clicks"]
 
-PublicFormat = Literal["msnbc", "sasrec", "wikispeedia", "mind"]
-ClickFormat = PublicFormat | TableFormat
-FORMATS: tuple[str, ...] = (*get_args(PublicFormat), *get_args(TableFormat))
+ClickFormat = Literal["msnbc", "sasrec", "wikispeedia", "mind", "parquet", "csv", "jsonl"]
+FORMATS: tuple[str, ...] = get_args(ClickFormat)
 LINE_READERS: dict[str, Callable[[Path, int | None, ReadReport], Histories]] = {
     "msnbc": read_msnbc,
     "sasrec": read_sasrec,
@@ -89,6 +88,8 @@ def known_format(
 
 def _read_lines(path: Path, kind: str, limit: int | None, report: ReadReport) -> Histories:
     try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
         return LINE_READERS[kind](path, limit, report)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
@@ -102,7 +103,7 @@ def _nothing_usable(report: ReadReport) -> str:
     return message
 
 
-def detect_format(path: Path) -> PublicFormat | None:
+def detect_format(path: Path) -> ClickFormat | None:
     """The public format that the first lines of a file have; None for a table."""
     if not path.is_file():
         return None
@@ -116,14 +117,23 @@ def detect_format(path: Path) -> PublicFormat | None:
     if len(head) == HEAD_BYTES:
         del lines[-1:]  # it may be half a line
     data = [line for line in lines if not line.startswith("#")]
-    known: tuple[PublicFormat, ...] = ("sasrec", "wikispeedia", "mind")
-    return next((name for name in known if data and all(map(IS_LINE_OF[name], data))), None)
+    if data and is_sasrec(data[0]) and 2 * sum(map(is_longer, data)) < len(data):
+        return "sasrec"
+    if data and is_wikispeedia(data[0]):
+        return "wikispeedia"
+    return "mind" if data and is_mind(data[0]) else None
 
 
 def is_sasrec(line: str) -> bool:
     """Whether the line is two integers."""
     words = line.split(" ")
     return len(words) == 2 and all(word.isdecimal() for word in words)
+
+
+def is_longer(line: str) -> bool:
+    """Whether the line is more than two integers: a history."""
+    words = line.split(" ")
+    return len(words) > 2 and all(word.isdecimal() for word in words)
 
 
 def is_wikispeedia(line: str) -> bool:
@@ -148,6 +158,3 @@ def is_mind_time(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-IS_LINE_OF = {"sasrec": is_sasrec, "wikispeedia": is_wikispeedia, "mind": is_mind}

@@ -14,7 +14,7 @@ from persona.tables.options import TableOptions
 if TYPE_CHECKING:
     from model.clicks.histories import Histories
     from model.clicks.readers import ReadReport
-    from persona.tables.proposal import Proposal
+    from persona.tables import Proposal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,7 +77,7 @@ def inspect(
 def proposal(file: str, format: str | None, table: TableOptions) -> "Proposal | None":  # noqa: A002  # as above
     """How a table can be read; None for a public format, which needs no options."""
     from model.clicks.readers import LINE_READERS, known_format
-    from persona.tables.proposal import propose
+    from persona.tables import propose
 
     return None if known_format(file, format, table) in LINE_READERS else propose(file, table)
 

@@ -170,7 +170,7 @@ class ClickTable(Table):
         if pa.types.is_integer(kind):
             return {"time": f"try_cast({value} AS BIGINT)"}
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            return {"time": f"epoch_{'ns' if kind == pa.timestamp('ns') else 'us'}({value})"}
+            return {"time": f"epoch_{'ns' if getattr(kind, 'unit', '') == 'ns' else 'us'}({value})"}
         return {"time": f"try_cast({value} AS DOUBLE)"}
 
     def _problems(self) -> list[str]:

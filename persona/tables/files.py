@@ -92,7 +92,8 @@ def find_files(source: str | Path) -> Files:
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{source}: {error}") from error
     if not found:
-        raise TableError(f"{source}: no such file")
+        folder = Path(source).is_dir()
+        raise TableError(f"{source}: {'no files in this folder' if folder else 'no such file'}")
     filled = [info for info in found if info.size]
     if not filled:
         raise TableError(f"{source}: the file is empty")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,6 +18,12 @@ from persona.tables.lines import read_lines
 from persona.tables.options import TableFormat, TableOptions
 
 SAMPLE_BYTES, SAMPLE_LINES = 2**16, 200
+ENDINGS: dict[str, TableFormat] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
 DELIMITERS = ("::", "\t", ";", ",", "|", " ")
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
@@ -72,15 +79,19 @@ def look(files: Files, options: TableOptions) -> Layout:
     Raises:
         TableError: the format is not known.
     """
-    kind = options.format
     first = files.paths[0]
-    if kind == "parquet" or (kind is None and files.head(first) == PARQUET):
+    endings = {ending.lower() for ending in Path(first).suffixes}
+    kind = options.format or next((ENDINGS[name] for name in ENDINGS if name in endings), None)
+    if kind in (None, "parquet") and files.head(first) == PARQUET:
         return _parquet_layout(files, first)
+    if kind == "parquet":
+        raise TableError(f"{first}: not a Parquet file")
     lines = _first_lines(files, first)
     if not lines:
         raise TableError(f"{first}: the file is empty")
-    if kind == "jsonl" or (kind is None and lines[0].startswith("{")):
-        return _jsonl_layout(lines)
+    objects = sum(line.lstrip().startswith("{") for line in lines)
+    if kind == "jsonl" or (kind is None and 2 * objects > len(lines)):
+        return _jsonl_layout(first, lines)
     if kind is None and re.fullmatch(r"\[\s*(\{.*)?", lines[0].strip()):
         raise TableError(f"{first}: one JSON array; write one object a line (jq -c '.[]')")
     return _csv_layout(lines, options)
@@ -108,12 +119,14 @@ def _first_lines(files: Files, path: str) -> list[str]:
     return lines
 
 
-def _jsonl_layout(lines: Sequence[str]) -> Layout:
+def _jsonl_layout(path: str, lines: Sequence[str]) -> Layout:
     objects: list[dict[str, Any]] = []
     for line in lines:
         with suppress(orjson.JSONDecodeError):
             value = orjson.loads(line)
             objects += [value] if isinstance(value, dict) else []
+    if not objects:
+        raise TableError(f"{path}: none of the first {len(lines)} lines is a JSON object")
     names = tuple(dict.fromkeys(name for value in objects for name in value))
     sample = [[value.get(name) for name in names] for value in objects]
     return Layout("jsonl", names, sample=sample)

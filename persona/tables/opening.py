@@ -2,13 +2,16 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from persona.tables.clicks import ClickTable
+from persona.tables.database import Database
 from persona.tables.errors import NoSuchColumn
+from persona.tables.files import find_files
+from persona.tables.histories import HistoryTable
 from persona.tables.options import TableOptions
-
-if TYPE_CHECKING:
-    from persona.tables.table import Table
+from persona.tables.proposal import as_words, propose
+from persona.tables.records import Records
+from persona.tables.table import Table
 
 MEMORY = "1GB"
 
@@ -20,7 +23,7 @@ def open_table(
     limit: int | None = None,
     memory: str = MEMORY,
     scratch: Path | None = None,
-) -> "Table":
+) -> Table:
     """Opens a table of histories, or one of clicks, which are sorted into histories.
 
     Args:
@@ -34,13 +37,6 @@ def open_table(
         NoSuchColumn: a column is not there; the message proposes what may be meant.
         TableError: the table cannot be read.
     """
-    from persona.tables.clicks import ClickTable  # noqa: PLC0415  # needs pyarrow and duckdb
-    from persona.tables.database import Database  # noqa: PLC0415
-    from persona.tables.files import find_files  # noqa: PLC0415
-    from persona.tables.histories import HistoryTable  # noqa: PLC0415
-    from persona.tables.proposal import as_words, propose  # noqa: PLC0415
-    from persona.tables.records import Records  # noqa: PLC0415
-
     files = find_files(source)
     records = Records(files, options, limit)
     with ExitStack() as stack:
@@ -48,7 +44,7 @@ def open_table(
         has = records.layout.has
         histories = options.history is not None or (options.item is None and has("history"))
         try:
-            table = (HistoryTable if histories else ClickTable)(records, database)
+            table: Table = (HistoryTable if histories else ClickTable)(records, database)
         except NoSuchColumn as error:
             found = propose(source, TableOptions(where=options.where))
             message = f"{source}: {error}; perhaps: {as_words(found.options)}"
@@ -63,6 +59,4 @@ def checksum(source: str | Path) -> str:
     Raises:
         TableError: a file cannot be read.
     """
-    from persona.tables.files import find_files  # noqa: PLC0415  # needs pyarrow
-
     return find_files(source).checksum()

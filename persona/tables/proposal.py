@@ -149,9 +149,10 @@ def _is_list(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    if isinstance(value, date) or ISO.fullmatch(str(value)):
+    text = str(value)
+    if isinstance(value, date) or ISO.fullmatch(text):
         return True
-    number = float(str(value)) if NUMBER.fullmatch(str(value)) else 0.0
+    number = float(text) if NUMBER.fullmatch(text) else 0.0
     return any(first <= number <= last for first, last in UNIX_TIMES)
 
 

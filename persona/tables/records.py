@@ -207,8 +207,13 @@ def _rows_per_block(metadata: Any) -> int:
 
 
 def plain(column: Any) -> Any:
-    """The column without the dictionary that pandas' categories are stored in."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    """The column without pandas' dictionary of categories, and in UTC without saying so."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type)
+    # DuckDB has no functions of a zone's nanoseconds.
+    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    return column.cast(pa.timestamp(kind.unit)) if zoned else column
 
 
 def _csv_fields(layout: Layout) -> str:
