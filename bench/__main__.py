@@ -15,6 +15,7 @@ from bench.news import news
 from bench.online import latency, online
 from bench.pooling import pooling
 from bench.quality import ml1m, msnbc_training, wikispeedia
+from bench.reading import reading
 from bench.rectools import rectools
 from bench.tree import tests, tree
 
@@ -25,6 +26,7 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
+app.command()(reading)
 for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):

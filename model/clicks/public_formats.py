@@ -41,8 +41,9 @@ def read_msnbc(path: Path, limit: int | None, report: ReadReport) -> Histories:
             report.rows -= 1  # the header is no row
             continue
         try:
-            items.extend([number_of[section] for section in line.split()])
+            items.extend(map(number_of.__getitem__, line.split()))
         except KeyError as error:
+            del items[offsets[-1] :]
             reason = f"{error.args[0]!r} is not a section number, 1 to {len(sections)}"
             report.reject(number, reason)
             continue

@@ -114,25 +114,27 @@ class ClickTable(Table):
 
     def _load(self) -> None:
         """Parses all rows into two tables of the database, `clicks` and `rejects`."""
-        run, sql = self._database.run, self._parsed()
+        database, sql = self._database, self._parsed()
         clicks = ", ".join(["user", "item", *self._times()])
+        usable = f"SELECT {clicks} FROM ({sql}) WHERE reason IS NULL"
         user = "(CAST(user AS JSON) ->> '$')" if self.format == "jsonl" else "CAST(user AS VARCHAR)"
+        rejects = (
+            f"SELECT row, line, file, {user} AS user, reason, raw[:{4 * SHOWN_CHARACTERS}] AS raw "
+            f"FROM ({sql}), number WHERE reason IS NOT NULL"
+        )
         made = False
         for block in self._records.blocks():
-            self._database.run(f"CREATE OR REPLACE TEMP TABLE parsed AS {sql}", block=block.view)
-            rejects = (
-                f"SELECT row, line, {self.files.index(block.file)} AS file, "
-                f"{user} AS user, reason, raw[:{4 * SHOWN_CHARACTERS}] AS raw "
-                "FROM parsed WHERE reason IS NOT NULL"
-            )
-            usable = f"SELECT {clicks} FROM parsed WHERE reason IS NULL"
-            for table, rows in (("clicks", usable), ("rejects", rejects)):
-                run(f"INSERT INTO {table} {rows}" if made else f"CREATE TABLE {table} AS {rows}")
-            made = True
-        run("DROP TABLE parsed")
-        self.clicks, self.rejected = self._database.row(
-            "SELECT (SELECT count(*) FROM clicks), (SELECT count(*) FROM rejects)"
-        )
+            number = pa.table({"file": [self.files.index(block.file)]})
+            if not made:
+                for table, rows in (("clicks", usable), ("rejects", rejects)):
+                    made_of = f"CREATE TABLE {table} AS {rows} LIMIT 0"
+                    database.count(made_of, block=block.view, number=number)
+                made = True
+            inserted = database.count(f"INSERT INTO clicks {usable}", block=block.view)
+            if inserted < block.rows:
+                database.count(f"INSERT INTO rejects {rejects}", block=block.view, number=number)
+        (self.clicks,) = database.row("SELECT count(*) FROM clicks")
+        (self.rejected,) = database.row("SELECT count(*) FROM rejects")
         self.rows = self.clicks + self.rejected
         self._find_types()
 

@@ -44,10 +44,10 @@ class Database:
         self._connection.close()
         self._scratch.cleanup()
 
-    def run(self, sql: str, **views: Any) -> None:
-        """Runs a statement; `views` are Arrow tables that it names."""
+    def count(self, sql: str, **views: Any) -> int:
+        """Runs a statement, and counts its rows; `views` are Arrow tables that it names."""
         with self._views(views), self._named():
-            self._connection.execute(sql)
+            return int((self._connection.execute(sql).fetchone() or (0,))[0])
 
     def table(self, sql: str, **views: Any) -> Any:
         """The rows of a query as an Arrow table; `views` are Arrow tables that it names."""

@@ -11,9 +11,9 @@ IdKind = Literal["integers", "strings", "mixed"]  # mixed: JSON texts of both
 
 
 def is_integer(text: str) -> str:
-    """The SQL of whether a text is written like an integer of 64 bits; 007 is not."""
-    matches = f"regexp_full_match({text}, '0|-?[1-9][0-9]{{0,18}}')"
-    return f"({matches} AND try_cast({text} AS BIGINT) IS NOT NULL)"
+    """The SQL of whether a text is null or written like an integer of 64 bits; 007 is not."""
+    written = f"CAST(try_cast({text} AS BIGINT) AS VARCHAR)"
+    return f"({text} IS NULL OR coalesce({written} = {text}, false))"
 
 
 def kind_of_ids(all_integers: bool, all_text: bool, format: str) -> IdKind:  # noqa: A002  # the option's name

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,7 +26,8 @@ from persona.tables.lines import MAX_LINE_BYTES, read_lines
 from persona.tables.options import TableOptions
 
 PARQUET_BLOCK_BYTES = 16 * 2**20
-PARQUET_BLOCK_ROWS = 2**17
+PARQUET_BLOCK_ROWS = 2**18
+PART_ROWS = 2**15
 QUOTED_FIELD = '"(?:[^"]|"")*"'
 
 
@@ -62,10 +64,12 @@ class Records:
             size = max(self.files.sizes[number], 1)
             for view, fraction in read(path, size):
                 left = len(view) if self.limit is None else min(self.limit - first, len(view))
-                numbers = pa.array(range(first, first + left), pa.int64())
+                numbers = pa.array(np.arange(first, first + left))
                 numbered = view.slice(0, left).append_column("__row", numbers)
                 done = (number + fraction) / len(self.files.paths)
-                yield Block(numbered, path, left, done)
+                # DuckDB's threads share a table by its batches.
+                parts = pa.Table.from_batches(numbered.to_batches(PART_ROWS), numbered.schema)
+                yield Block(parts, path, left, done)
                 first += left
                 if first == self.limit:
                     return
