@@ -80,7 +80,7 @@ def _tables(folder: Path) -> list[Path]:
     return [folder / f"ml-1m.{ending}" for ending in ("csv", "jsonl", "parquet")]
 
 
-def _compare(file: Path, before: Path, rounds: int) -> Sequence[object]:
+def _compare(file: Path, before: Path, rounds: int) -> Sequence[str]:
     """Name, seconds before, seconds now, and the ratio."""
     seconds: dict[Path, list[float]] = {before: [], ROOT: []}
     for number in range(rounds):

@@ -105,8 +105,9 @@ def find_files(source: str | Path) -> Files:
 def _locate(source: str) -> tuple[Any, str]:
     if "://" in source:
         base, wild, rest = source.partition("*")
-        system, path = fs.FileSystem.from_uri(base)
-        return system, path + wild + rest
+        folder, _, name = base.rpartition("/") if wild else (base, "", "")
+        system, path = fs.FileSystem.from_uri(folder)
+        return system, f"{path}/{name}{wild}{rest}" if wild else path
     return fs.LocalFileSystem(), source
 
 

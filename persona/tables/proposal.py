@@ -112,12 +112,12 @@ class _Guess:
         named = [self.named("history"), *self._layout.columns]
         if self.named("item") and self.named("user"):
             named = named[:1]
-        return next((name for name in named if name and self._all(name, _is_list)), None)
+        return next((name for name in named if name and self._most(name, _is_list)), None)
 
     def time(self) -> str | None:
         """The first column of times."""
         columns = self._layout.columns
-        return next((name for name in columns if self._all(name, _is_time)), None)
+        return next((name for name in columns if self._most(name, _is_time)), None)
 
     def filled(self, taken: set[str | None]) -> str | None:
         """The first other column with values."""
@@ -137,9 +137,9 @@ class _Guess:
     def _is_filled(self, column: str) -> bool:
         return 2 * len(self._values(column)) > len(self._layout.sample) or not self._layout.sample
 
-    def _all(self, column: str, test: Callable[[object], bool]) -> bool:
+    def _most(self, column: str, test: Callable[[object], bool]) -> bool:
         values = self._values(column)
-        return bool(values) and self._is_filled(column) and all(map(test, values))
+        return self._is_filled(column) and 2 * sum(map(test, values)) > len(values)
 
 
 def _is_list(value: object) -> bool:
