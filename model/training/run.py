@@ -38,7 +38,7 @@ class DataFact:
     broken_rows: int
 
 
-def load_data(recipe: Recipe, path: str | None) -> tuple[Histories, DataFact]:
+def load_data(recipe: Recipe, path: str | Path | None) -> tuple[Histories, DataFact]:
     """Reads the recipe's clicks, or those of `path`.
 
     Raises:
@@ -46,7 +46,7 @@ def load_data(recipe: Recipe, path: str | None) -> tuple[Histories, DataFact]:
         TableError: likewise, of tables.
         RecipeError: neither the recipe nor the caller names a file.
     """
-    chosen, data = path or recipe.data.path, recipe.data
+    chosen, data = str(path or recipe.data.path), recipe.data
     if not chosen:
         raise RecipeError(f"recipe {recipe.name} names no data.path; give --data FILE")
     histories, report = read_clicks(chosen, data.format, data.table(), limit=data.limit)
