@@ -7,13 +7,13 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import httpx
 import stamina
 
+from model.clicks.public_sets import PublicSet, find
 from model.errors import DownloadError
 
 CHUNK_BYTES = 1 << 20
@@ -30,62 +30,13 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class PublicSet:
-    """A click file at its official site.
-
-    The checksum is of the click file itself, so repacking the archive does not change it.
-    """
-
-    host: str
-    path: str  # of the URL, without a leading slash
-    packing: Literal["plain", "tar", "zip of gzip"]
-    member: str  # name within the archive
-    file: str  # name to save the click file under
-    sha256: str
-    terms: str
-
-
-PUBLIC_SETS = {
-    "msnbc": PublicSet(
-        host="https://archive.ics.uci.edu",
-        path="static/public/133/msnbc+com+anonymous+web+data.zip",
-        packing="zip of gzip",
-        member="msnbc990928.seq.gz",
-        file="msnbc990928.seq",
-        sha256="982d85eb7aff1744e64d8bfadb21f53fb921b79d53b6305d4df232da59f218fe",
-        terms="CC BY 4.0, credit msnbc.com and the UCI Machine Learning Repository",
-    ),
-    "wikispeedia": PublicSet(
-        host="https://snap.stanford.edu",
-        path="data/wikispeedia/wikispeedia_paths-and-graph.tar.gz",
-        packing="tar",
-        member="wikispeedia_paths-and-graph/paths_unfinished.tsv",
-        file="wikispeedia-paths-unfinished.tsv",
-        sha256="499cf277fc4031034b3d47af775b32b4caf500c7c321c92357ba8688c755ff39",
-        terms="cite West and Leskovec (2012) and West, Pineau and Precup (2009)",
-    ),
-    # The git blob 9ab8e3edb8742f8d8cc4911e3dee25e82a6fcc24, behind the published tables.
-    "ml-1m": PublicSet(
-        host="https://raw.githubusercontent.com",
-        path="kang205/SASRec/master/data/ml-1m.txt",
-        packing="plain",
-        member="",
-        file="ml-1m.txt",
-        sha256="b725f3acb3986fe3130bffd1e77a74d182a1f51799567a236dbd60270f95b0a2",
-        terms="research only, no redistribution (GroupLens)",
-    ),
-}
-MANUAL = {
-    "mind": "accept its terms at https://msnews.github.io and download MINDsmall_train.zip there; "
-    "`persona` reads the behaviors.tsv in it",
-}
-
-
 def download(
     name: str, folder: Path, base_url: str | None = None, on_progress: Progress | None = None
 ) -> Path:
     """Downloads a public set into a folder, unless a file with the right checksum is there.
+
+    Where none is published for the click file, the checksum of the first download is written beside
+    it, in a file that `sha256sum --check` reads.
 
     Args:
         name: one of `PUBLIC_SETS`.
@@ -99,7 +50,8 @@ def download(
     """
     wanted = find(name)
     target = folder / wanted.file
-    if target.is_file() and sha256_of(target) == wanted.sha256:
+    known = wanted.sha256 or recorded(target)
+    if known is not None and target.is_file() and sha256_of(target) == known:
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,30 +62,37 @@ def download(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         fetched, unpacked = Path(scratch) / "fetched", Path(scratch) / "unpacked"
         fetch(url, fetched, on_progress)
+        check(fetched, wanted.packed_sha256, url)
         try:
             unpack(fetched, wanted, unpacked)
         except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise DownloadError(f"{url}: not the expected archive: {error}") from error
-        actual = sha256_of(unpacked)
-        if actual != wanted.sha256:
-            message = f"{url}: {wanted.file} has SHA-256 {actual}, expected {wanted.sha256}"
-            raise DownloadError(message)
+        check(unpacked, wanted.sha256, f"{url}: {wanted.file}")
+        if wanted.sha256 is None:
+            beside(target).write_text(f"{sha256_of(unpacked)}  {target.name}\n")
         unpacked.replace(target)
     return target
 
 
-def find(name: str) -> PublicSet:
-    """The set of that name.
+def check(path: Path, wanted: str | None, name: str) -> None:
+    """Compares a file with a checksum, where there is one.
 
     Raises:
-        DownloadError: the name is unknown, or a person must accept the set's terms first.
+        DownloadError: they differ.
     """
-    if name in MANUAL:
-        raise DownloadError(f"{name} cannot be downloaded by a program: {MANUAL[name]}")
-    if name not in PUBLIC_SETS:
-        known = ", ".join(PUBLIC_SETS)
-        raise DownloadError(f"unknown set {name!r}, known are {known}")
-    return PUBLIC_SETS[name]
+    if wanted is not None and (actual := sha256_of(path)) != wanted:
+        raise DownloadError(f"{name} has SHA-256 {actual}, expected {wanted}")
+
+
+def beside(target: Path) -> Path:
+    """Where the checksum of a first download stands."""
+    return target.with_name(f"{target.name}.sha256")
+
+
+def recorded(target: Path) -> str | None:
+    """The checksum of the first download."""
+    path = beside(target)
+    return path.read_text().split()[0] if path.is_file() else None
 
 
 def is_temporary(error: Exception) -> bool:
@@ -192,6 +151,9 @@ def open_member(archive: Path, wanted: PublicSet) -> Iterator[Readable]:
             zipped = stack.enter_context(zipfile.ZipFile(archive))
             member = stack.enter_context(zipped.open(wanted.member))
             yield stack.enter_context(gzip.open(member))
+        elif wanted.packing == "zip":
+            zipped = stack.enter_context(zipfile.ZipFile(archive))
+            yield stack.enter_context(zipped.open(wanted.member))
         elif wanted.packing == "tar":
             tar = stack.enter_context(tarfile.open(archive))
             content = tar.extractfile(wanted.member)

@@ -181,7 +181,9 @@ def convert(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="msnbc, wikispeedia or ml-1m.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="msnbc, ml-1m, amazon-beauty, ...", show_default=False)
+    ],
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the file; created if missing.")
@@ -194,6 +196,7 @@ def download(
     """Downloads a public set from its official site and verifies its checksum.
 
     A file with the right checksum is not downloaded again. The last line states the set's terms.
+    A wrong name lists the sets.
 
     For example:
 
@@ -203,6 +206,7 @@ def download(
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from model.clicks import download as public
+    from model.clicks.public_sets import find
     from persona.cli.retries import announced_retries
 
     console = Console(stderr=True, highlight=False)
@@ -219,4 +223,8 @@ def download(
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     typer.echo(path)
-    typer.echo(f"Terms: {public.find(name).terms}", err=True)
+    found = find(name)
+    if found.sha256 is None and found.packed_sha256 is None:
+        note = f"No checksum is published; that of this download is in {public.beside(path)}"
+        typer.echo(note, err=True)
+    typer.echo(f"Terms: {found.terms}", err=True)

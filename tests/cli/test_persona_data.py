@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from model.clicks import download as downloads
+from model.clicks.public_sets import PUBLIC_SETS
 from model.errors import DataError, DownloadError
 from persona.cli.data import app
 from tests.model.test_download import CLICKS, Web, offer, web
@@ -101,9 +101,9 @@ def test_mixed_ids_do_not_go_into_parquet(tmp_path: Path) -> None:
 def test_download_keeps_a_file_that_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = downloads.PUBLIC_SETS["ml-1m"]
+    known = PUBLIC_SETS["ml-1m"]
     small = replace(known, sha256=hashlib.sha256(CLICKS).hexdigest())
-    monkeypatch.setitem(downloads.PUBLIC_SETS, "ml-1m", small)
+    monkeypatch.setitem(PUBLIC_SETS, "ml-1m", small)
     (tmp_path / small.file).write_bytes(CLICKS)
     output = run("download", "ml-1m", "--output", tmp_path)
     assert "ml-1m.txt" in output
