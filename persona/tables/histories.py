@@ -25,6 +25,7 @@ from persona.tables.records import Records
 from persona.tables.rows import BadRow, Batch, Reject, as_history, kind_of, shown
 from persona.tables.table import BATCH_ROWS, Table
 
+BLOCK_ROWS = 2**13  # of Parquet: a history may be long
 SEPARATORS = (" ", ",", "|", ";")
 INTEGER = "(?:0|-?[1-9][0-9]{0,17})"  # of at most 18 digits, so that it fits into 64 bits
 NOT_UTF8 = object()  # stands for text that cannot be decoded
@@ -38,6 +39,7 @@ class HistoryTable(Table):
     def __init__(self, records: Records, database: Database) -> None:
         super().__init__(records, database)
         layout, options = records.layout, records.options
+        records.block_rows = BLOCK_ROWS
         self._history = layout.position(options.history or "history")
         user = options.user or next((name for name in ("id", "user") if layout.has(name)), None)
         self._user = None if user is None else layout.position(user)
@@ -70,7 +72,7 @@ class HistoryTable(Table):
         chosen = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
         return (
             f"SELECT __row, __line, __problem, __raw, {chosen} FROM ({records.sql()}) "
-            f"WHERE {records.kept()} ORDER BY __row"
+            f"WHERE {records.kept()}"
         )
 
     def _cell(self, position: int) -> str:
@@ -102,7 +104,9 @@ class HistoryTable(Table):
             ids = f"CAST({self._cell(self._user)} AS VARCHAR)"
         pattern = f"\\s*({INTEGER}({re.escape(self._separator)}{INTEGER})*)?\\s*"
         integers = f"regexp_full_match(trim({items}, '\"'), {literal(pattern)})"
-        sql = f"""SELECT count(*) AS rows, bool_and({items}[1] = '[' OR {integers}) AS items,
+        # A CASE, so that the long texts of JSON are not matched.
+        sql = f"""SELECT count(*) AS rows,
+            bool_and(CASE WHEN {items}[1] = '[' THEN true ELSE {integers} END) AS items,
             bool_and({is_integer(ids)}) AS integers, bool_and({ids}[1] = '"') AS texts
             FROM ({records.sql()}) WHERE {records.kept()}"""
         found = [self._database.table(sql, block=b.view).to_pylist()[0] for b in records.blocks()]
@@ -118,10 +122,9 @@ class HistoryTable(Table):
 
     def _batch(self, file: str, part: Any) -> Iterator[Batch | Reject]:
         """The rejects of some rows, and then a batch of the others."""
-        names = ("__row", "__line", "__problem", "__raw")
-        numbers, lines, problems, raw = (part.column(name).to_pylist() for name in names)
-        ids = self._ids(part.column("__id"))
-        cells = _lists(part.column("__history"))
+        names = ("__row", "__line", "__problem")
+        numbers, lines, problems = (part.column(name).to_pylist() for name in names)
+        ids, cells = self._ids(part.column("__id")), self._cells(part.column("__history"))
         kept: list[int] = []
         histories: list[list[ItemId]] = []
         for i, cell in enumerate(cells):
@@ -131,7 +134,8 @@ class HistoryTable(Table):
             except BadRow as error:
                 known = problems[i] is None and ids[i] not in (None, NOT_UTF8)
                 user = str(ids[i]) if known else None
-                text = shown(raw[i] if raw[i] is not None else "" if cell is NOT_UTF8 else cell)
+                raw = part.column("__raw")[i].as_py()
+                text = shown(raw if raw is not None else "" if cell is NOT_UTF8 else cell)
                 yield Reject(numbers[i], lines[i], file, user, str(error), text)
         if not kept:
             return
@@ -142,10 +146,14 @@ class HistoryTable(Table):
     def _ids(self, column: Any) -> list[Any]:
         """The ids of rows; of JSON they are not checked yet."""
         if self.format == "jsonl":
-            return [None if text is None else orjson.loads(text) for text in column.to_pylist()]
+            return id_values(column, "mixed")
         if self._id_kind == "integers":
             return [None if text is None else int(text) for text in column.to_pylist()]
         return _values(column)
+
+    def _cells(self, column: Any) -> list[Any]:
+        """The histories of rows; they are not checked yet."""
+        return id_values(column, "mixed") if self.format == "jsonl" else _lists(column)
 
     def _history_of(self, problem: str | None, user: object, cell: object) -> list[ItemId]:
         """The history of one row.
@@ -159,7 +167,7 @@ class HistoryTable(Table):
             raise BadRow("not UTF-8")
         if user is not None and type(user) is not str and type(user) is not int:
             raise BadRow(f"the id is {kind_of(user)}, not text or an integer")
-        if isinstance(cell, str) and (self.format == "jsonl" or cell.lstrip().startswith("[")):
+        if isinstance(cell, str) and self.format != "jsonl" and cell.lstrip().startswith("["):
             try:
                 cell = orjson.loads(cell)
             except orjson.JSONDecodeError as error:

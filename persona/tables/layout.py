@@ -140,13 +140,18 @@ def _csv_layout(lines: Sequence[str], options: TableOptions) -> Layout:
     header = options.header
     if header is None:
         header = not any(VALUE.fullmatch(field.strip()) for field in rows[0])
-    names = _names(rows[0]) if header else [f"column{n + 1}" for n in range(len(rows[0]))]
+    names = (
+        header_names(lines[0], delimiter)
+        if header
+        else [f"column{n + 1}" for n in range(len(rows[0]))]
+    )
     sample = [row for row in rows[header:] if len(row) == len(names)]
     return Layout("csv", tuple(names), delimiter, header, sample)
 
 
-def _names(header: Sequence[str]) -> list[str]:
+def header_names(line: str, delimiter: str) -> list[str]:
     """The names of the columns, without RecBole's types."""
+    header = split(line, delimiter)
     typed = [TYPED_NAME.fullmatch(name) for name in header]
     return [match[1] for match in typed if match] if all(typed) else list(header)
 

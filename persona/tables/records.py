@@ -10,7 +10,7 @@ the expression of `where`:
     __problem   why it cannot be used, or null
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,11 @@ import pyarrow.parquet as pq
 from persona.tables.database import expression, identifier, literal
 from persona.tables.errors import TableError
 from persona.tables.files import Files, named
-from persona.tables.layout import Layout, look, split
+from persona.tables.layout import Layout, header_names, look
 from persona.tables.lines import MAX_LINE_BYTES, read_lines
 from persona.tables.options import TableOptions
 
-PARQUET_BLOCK_BYTES = 16 * 2**20
-PARQUET_BLOCK_ROWS = 2**18
+BLOCK_ROWS = 2**18  # of Parquet
 PART_ROWS = 2**15
 QUOTED_FIELD = '"(?:[^"]|"")*"'
 
@@ -44,10 +43,12 @@ class Block:
 class Records:
     """The records of all files of a table."""
 
+    block_rows = BLOCK_ROWS
+
     def __init__(self, files: Files, options: TableOptions, limit: int | None = None) -> None:
         self.files, self.options, self.limit = files, options, limit
         self.layout: Layout = look(files, options)
-        self.needed: set[int] = set()  # columns to read from Parquet
+        self._needed: set[int] = set()
         least, name = options.min_rating, options.rating or "rating"
         self.rating = None if least is None else self.layout.position(name)
 
@@ -75,8 +76,13 @@ class Records:
                     return
 
     def need(self, *columns: int | None) -> None:
-        """Says which columns to read from Parquet; `where` may need any."""
-        self.needed |= {column for column in columns if column is not None}
+        """Says which columns to read."""
+        self._needed |= {column for column in columns if column is not None}
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """The columns that are read from JSON and Parquet: `where` may need any."""
+        return range(len(self.layout.columns)) if self.options.where else sorted(self._needed)
 
     @property
     def filters(self) -> bool:
@@ -128,7 +134,7 @@ class Records:
         if self.layout.format == "parquet":
             return f"__column{position}"
         if self.layout.format == "jsonl":
-            return f"__fields[{position + 1}]"
+            return f"__fields[{self.wanted.index(position) + 1}]"
         return f"nullif(__fields[{position + 1}], '')"
 
     def text(self, position: int) -> str:
@@ -152,12 +158,11 @@ class Records:
         with named(path), pq.ParquetFile(self.files.open_file(path)) as file:
             if tuple(file.schema_arrow.names) != self.layout.columns:
                 raise TableError(f"{path}: other columns than in {self.files.paths[0]}")
-            names = self.layout.columns
-            wanted = range(len(names)) if self.options.where else sorted(self.needed)
+            names, wanted = self.layout.columns, self.wanted
             read, rows = 0, int(file.metadata.num_rows)
-            size, chosen = _rows_per_block(file.metadata), [names[i] for i in wanted]
+            chosen = [names[i] for i in wanted]
             nothing = [pa.RecordBatch.from_pylist([], file.schema_arrow)]
-            for batch in file.iter_batches(size, columns=chosen) if rows else nothing:
+            for batch in file.iter_batches(self.block_rows, columns=chosen) if rows else nothing:
                 read += len(batch)
                 columns = [plain(batch.column(names[i])) for i in wanted]
                 view = pa.table(columns, [f"__column{i}" for i in wanted])
@@ -165,11 +170,12 @@ class Records:
 
     def _check_header(self, path: str, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r\n")
-        if len(split(text, self.layout.delimiter)) != len(self.layout.columns):
+        if tuple(header_names(text, self.layout.delimiter)) != self.layout.columns:
             raise TableError(f"{path}: another header than {self.files.paths[0]}")
 
     def _json_fields(self) -> str:
-        pointers = ("/" + n.replace("~", "~0").replace("/", "~1") for n in self.layout.columns)
+        names = (self.layout.columns[position] for position in self.wanted)
+        pointers = ("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
         return f"try(json_extract(__text, [{', '.join(map(literal, pointers))}]))"
 
     def _problem(self) -> str:
@@ -202,12 +208,6 @@ class Records:
             return self.value(position)
         text = self.text(position)
         return f"try_cast({text} AS DOUBLE)" if self.layout.is_number(position) else text
-
-
-def _rows_per_block(metadata: Any) -> int:
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
-    return max(min(int(PARQUET_BLOCK_BYTES / max(row_bytes, 1)), PARQUET_BLOCK_ROWS), 1)
 
 
 def plain(column: Any) -> Any:
