@@ -1,7 +1,7 @@
 """From single clicks in any order to `Histories`, and the report of what a reader met."""
 
 import gzip
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -84,11 +84,11 @@ def count_repeats(rows: Sequence[Hashable]) -> int:
     return len(rows) - len(set(rows))
 
 
-def first_seen(values: Iterable[ItemId]) -> tuple[Int, list[ItemId]]:
+def first_seen(values: Sequence[ItemId]) -> tuple[Int, list[ItemId]]:
     """The distinct values in order of appearance, and the index of each value among them."""
-    index: dict[ItemId, int] = {}
-    codes = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int64)
-    return codes, list(index)
+    distinct = list(dict.fromkeys(values))
+    index = {value: position for position, value in enumerate(distinct)}
+    return np.fromiter(map(index.__getitem__, values), np.int64, len(values)), distinct
 
 
 def sorted_catalogue(codes: Int, ids: Sequence[ItemId]) -> tuple[Int, list[ItemId]]:

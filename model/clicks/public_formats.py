@@ -160,7 +160,7 @@ def read_mind(path: Path, limit: int | None, report: ReadReport) -> Histories:
     clicks = {user: join_clicks(own_impressions) for user, own_impressions in by_user.items()}
     lengths = np.array([len(row) for row in clicks.values()], np.int64)
     users: list[ItemId] = list(clicks)
-    items = first_seen(item for row in clicks.values() for item in row)
+    items = first_seen([item for row in clicks.values() for item in row])
     return group_clicks((np.repeat(np.arange(len(users)), lengths), users), items, None)
 
 

@@ -26,7 +26,7 @@ from persona.tables.rows import BadRow, Batch, Reject, as_history, kind_of, show
 from persona.tables.table import BATCH_ROWS, Table
 
 BLOCK_ROWS = 2**13  # of Parquet: a history may be long
-SEPARATORS = (" ", ",", "|", ";")
+SEPARATORS = (",", "|", ";")  # between items, if not a space
 INTEGER = "(?:0|-?[1-9][0-9]{0,17})"  # of at most 18 digits, so that it fits into 64 bits
 NOT_UTF8 = object()  # stands for text that cannot be decoded
 
@@ -47,7 +47,7 @@ class HistoryTable(Table):
         self._separator = options.item_separator or _separator(layout, self._history)
         self._integer_items = False  # of histories that are text
         self._id_kind: IdKind = "strings"
-        records.need(self._history, self._user, *self._passed.values())
+        records.need(self._history, self._user, records.rating, *self._passed.values())
         if layout.format == "parquet":
             self._read_types(records.types())
         else:
@@ -102,7 +102,8 @@ class HistoryTable(Table):
         items, ids = self._cell(self._history), "NULL::VARCHAR"
         if self._user is not None:
             ids = f"CAST({self._cell(self._user)} AS VARCHAR)"
-        pattern = f"\\s*({INTEGER}({re.escape(self._separator)}{INTEGER})*)?\\s*"
+        between = "\\s+" if self._separator == " " else f"\\s*{re.escape(self._separator)}\\s*"
+        pattern = f"\\s*({INTEGER}({between}{INTEGER})*)?({between})?\\s*"
         integers = f"regexp_full_match(trim({items}, '\"'), {literal(pattern)})"
         # A CASE, so that the long texts of JSON are not matched.
         sql = f"""SELECT count(*) AS rows,
@@ -175,18 +176,29 @@ class HistoryTable(Table):
         return self._items(cell) if isinstance(cell, str) else as_history(cell)
 
     def _items(self, text: str) -> list[ItemId]:
-        """The items of a history that is text."""
-        items = text.split(None if self._separator == " " else self._separator)
+        """The items of a history that is text, which may end with a separator.
+
+        Raises:
+            BadRow: an item is empty.
+        """
+        if self._separator == " ":
+            items = text.split()
+        else:
+            items = [item.strip() for item in text.split(self._separator)]
+            items = items[:-1] if not items[-1] else items
         if self._integer_items:
             return [int(item) for item in items]
-        return [item.strip() for item in items]
+        if "" in items:
+            raise BadRow(f"click {items.index('')} is empty")
+        return list(items)
 
 
 def _separator(layout: Layout, position: int) -> str:
     """What stands between the items of a history that is text."""
     cells = [value for value in layout.values(position) if isinstance(value, str)]
     text = "".join(cell for cell in cells if not cell.startswith("["))
-    return max(SEPARATORS, key=text.count)
+    likely = max(SEPARATORS, key=text.count)
+    return likely if likely in text else " "
 
 
 def _lists(column: Any) -> list[Any]:

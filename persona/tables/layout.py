@@ -46,11 +46,10 @@ class Layout:
         """Where a column stands, by its name or its number from 1.
 
         Raises:
-            NoSuchColumn: there is none.
-            TableError: there are two.
+            NoSuchColumn: there is none, or there are two.
         """
         if self.columns.count(column) > 1:
-            raise TableError(f"more than one column is named {column!r}")
+            raise NoSuchColumn(f"more than one column is named {column!r}")
         if column in self.columns:
             return self.columns.index(column)
         if column.isdecimal() and 1 <= int(column) <= len(self.columns):
@@ -139,7 +138,10 @@ def _csv_layout(lines: Sequence[str], options: TableOptions) -> Layout:
     rows = [split(line, delimiter) for line in lines]
     header = options.header
     if header is None:
-        header = not any(VALUE.fullmatch(field.strip()) for field in rows[0])
+        asked = (options.user, options.item, options.time, options.history, options.rating)
+        named = {name for name in asked if name is not None and not name.isdecimal()}
+        values = any(VALUE.fullmatch(field.strip()) for field in rows[0])
+        header = not values or not named.isdisjoint(header_names(lines[0], delimiter))
     names = (
         header_names(lines[0], delimiter)
         if header

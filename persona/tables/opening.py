@@ -38,12 +38,12 @@ def open_table(
         TableError: the table cannot be read.
     """
     files = find_files(source)
-    records = Records(files, options, limit)
     with ExitStack() as stack:
         database = stack.enter_context(Database(files.source, memory, scratch))
-        has = records.layout.has
-        histories = options.history is not None or (options.item is None and has("history"))
         try:
+            records = Records(files, options, limit)
+            named = options.item is None and records.layout.has("history")
+            histories = options.history is not None or named
             table: Table = (HistoryTable if histories else ClickTable)(records, database)
         except NoSuchColumn as error:
             found = propose(source, TableOptions(where=options.where))

@@ -57,6 +57,16 @@ def test_columns_without_names_have_numbers(tmp_path: Path) -> None:
     assert read(path, user="1", item="2", time="3") == (HISTORIES, [])
 
 
+def test_a_header_is_one_if_it_has_the_columns_that_are_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "who,2024\nann,a\n")
+    assert read(path, user="who", item="2024")[0] == [("ann", ["a"])]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchColumn, match=r"a\.csv: more than one column is named 'item'"):
+        read(write(tmp_path / "a.csv", "user,item,item\n1,2,3\n"))
+
+
 def test_a_header_that_looks_like_values_is_given(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "1,2\n7,8\n")
     assert read(path, user="1", item="2", header=True)[0] == [(7, [8])]

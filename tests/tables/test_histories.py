@@ -29,6 +29,25 @@ def test_items_may_have_a_separator(tmp_path: Path, separator: str) -> None:
     assert read(write(tmp_path / "a.tsv", text)) == ([(7, [10, 20, 30]), (8, [5])], [])
 
 
+@pytest.mark.parametrize("history", ["10|20|", "10 | 20", "10|20"])
+def test_items_may_end_with_a_separator_or_have_spaces(tmp_path: Path, history: str) -> None:
+    path = write(tmp_path / "a.csv", f"id,history\n7,{history}\n")
+    assert read(path)[0] == [(7, [10, 20])]
+
+
+def test_an_empty_item_is_no_item(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,history\n7,a||b\n8,c|d\n")
+    rows, rejects = read(path)
+    assert rows == [(8, ["c", "d"])]
+    assert [r.reason for r in rejects] == ["click 1 is empty"]
+
+
+def test_low_ratings_of_users_do_not_count(tmp_path: Path) -> None:
+    table = pa.table({"id": [7, 8], "history": [[1], [2]], "rating": [1, 5]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", min_rating=4)[0] == [(8, [2])]
+
+
 def test_items_are_integers_only_if_all_in_the_table_are(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,history\n7,10 20\n8,x\n")
     assert read(path)[0] == [(7, ["10", "20"]), (8, ["x"])]
