@@ -15,7 +15,7 @@ ROOMS = {
 SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
     "engine": "onnxruntime pydantic",
-    "files": "pyarrow",
+    "files": "duckdb pyarrow",
     "serve": "fastapi httptools prometheus_client pydantic_settings uvicorn uvloop",
     "train": "jinja2 lightning matplotlib onnx onnxscript torch",
     "ray": "ray",

@@ -135,7 +135,7 @@ def test_what_serves_never_imports_pytorch(module: str) -> None:
 
 @pytest.mark.parametrize("module", ["persona", "persona.client", "persona.scoring"])
 def test_a_client_needs_no_extra(module: str) -> None:
-    extras = {"onnxruntime", "pydantic", "pyarrow", "fastapi", "uvicorn"}
+    extras = {"onnxruntime", "pydantic", "duckdb", "pyarrow", "fastapi", "uvicorn"}
     assert not loaded_by(module) & extras
 
 
