@@ -8,6 +8,7 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
+from bench.hostile import hostile
 from bench.house import house, house_training
 from bench.ladder import ladder
 from bench.memory import memory
@@ -23,6 +24,7 @@ app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.
 app.command()(tree)
 app.command()(tests)
 app.command()(container)
+app.command()(hostile)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from persona.contract import PersonaError
 from service.protocols.native.errors import error_answer
 from service.settings import Settings
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 
 
-class Refused(Exception):
+class Refused(PersonaError):
     """What the client sends is not taken; the connection ends with this answer."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

@@ -51,6 +51,7 @@ LIBRARIES = {
     "starlette": "service.app service.protocols",
     "prometheus_client": "service",
     "uvicorn": "persona.cli.serve service",
+    "httptools": "service.http",
     "typer": "persona.cli",
     "rich": "persona.cli model.training",
     "matplotlib": "persona.cli model.report",

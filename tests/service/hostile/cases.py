@@ -167,10 +167,10 @@ def headers() -> Iterator[Case]:
 
 def lengths() -> Iterator[Case]:
     """Lengths that servers understand differently, and so smuggle requests past each other."""
-    numbers = "-1 +5 0x5 5a a5 5.0 1e3 5,5 5,6 ½ \u0665 0b1 5; 18446744073709551616 99999999999999999999999999"
+    numbers = "-1 +5 0x5 5a a5 5.0 1e3 5,5 5,6 ½ \u0665 0b1 5; 18446744073709551616 1" + "0" * 30
     for number in numbers.split():
-        line = f"Content-Length: {number}".encode()
-        yield Case(f"content-length {number}", head(POST, "Host: here", line) + b"{}   ", 400)
+        length = f"Content-Length: {number}".encode()
+        yield Case(f"content-length {number}", head(POST, "Host: here", length) + b"{}   ", 400)
     yield Case("content-length 5 5", head(POST, "Host: here", "Content-Length: 5 5") + b"{}", 400)
     yield Case("no content-length", head(POST, "Host: here", "Content-Length:") + b"{}", 400)
     for second in ("37", "36", "0"):
