@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with service.running():
-            loading = asyncio.create_task(service.load())
+            loading = asyncio.create_task(service.run())
             yield
             loading.cancel()
 
