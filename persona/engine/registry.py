@@ -49,8 +49,12 @@ class Registry:
 
     @property
     def loaded(self) -> list[Model]:
-        """All versions: the default model's first, of each name the newest first."""
-        return [model for name in self._main for model in self._versions[name].values()]
+        """All versions: the default model's first, of each name the main version first."""
+        return [
+            model
+            for name, main in self._main.items()
+            for model in (main, *(m for m in self._versions[name].values() if m is not main))
+        ]
 
     def find(
         self,

@@ -60,7 +60,7 @@ class Rollout:
     def __init__(self, root: Path, opener: Opener) -> None:
         self.engine: Engine | None = None
         self.state = State()
-        self._root = root
+        self.root = root
         self._opener = opener
         self._refused: dict[str, Refusal] = {}  # by the version's name
         self._seen: dict[str, int] = {}  # signatures at the last look
@@ -73,7 +73,7 @@ class Rollout:
         somebody asked for it: it may be half copied.
         """
         try:
-            found = scan(self._root)
+            found = scan(self.root)
         except ArtifactError as error:
             return self._without_folder(str(error), choices)
         seen = signatures(found.values())

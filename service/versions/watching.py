@@ -15,9 +15,9 @@ from persona.contract import DeadlineExceeded
 from persona.engine.engine import OnRun
 from service.settings import Settings
 from service.versions.choices import CHOICES, Choices, change_choices, read_choices
-from service.versions.copies import Copies
+from service.versions.copies import COPIES, Copies
 from service.versions.opening import Opener
-from service.versions.reports import Report, forget_report, read_reports, write_report
+from service.versions.reports import REPORTS, Report, forget_report, read_reports, write_report
 from service.versions.rollout import Rollout, State
 
 TICK_S = 0.25  # how often the file of choices is looked at
@@ -25,6 +25,13 @@ POLL_S = 0.05
 ALL_WORKERS_S = 60.0  # for all workers to follow a choice
 
 Value = TypeVar("Value")
+
+
+def clear(folder: Path) -> None:
+    """Makes a state folder ready for a new service: of an earlier one, only the choices stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (COPIES, REPORTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 class Watcher:
