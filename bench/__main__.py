@@ -16,6 +16,7 @@ from bench.online import latency, online
 from bench.pooling import pooling
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.rectools import rectools
+from bench.reload import reload
 from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -25,7 +26,7 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
+for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, reload, house):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)
