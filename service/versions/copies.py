@@ -12,12 +12,15 @@ import logging
 import os
 import shutil
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.versions.choices import locked
 
 COPIES = "copies"
 LOCK = "lock"
+TURN = "turn"
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Copies:
 
         Without room for a copy: the folder itself, and None.
         """
+        self._folder.mkdir(parents=True, exist_ok=True)
         size = sum(path.stat().st_size for path in source.iterdir())
         if size > self._max_bytes:
             return source, None
@@ -53,6 +57,18 @@ class Copies:
             held = os.open(target.with_suffix(".held"), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(held, fcntl.LOCK_SH)
         return target, held
+
+    @contextmanager
+    def turn(self, answering: bool) -> Iterator[None]:
+        """Waits until no other worker opens a version: who still answers shares its core.
+
+        At the start, when nobody answers, all open at once.
+        """
+        if not answering:
+            yield
+            return
+        with locked(self._folder / TURN):
+            yield
 
     def drop(self, source: Path) -> None:
         """Removes a copy that turned out to be broken, unless somebody uses it."""

@@ -26,8 +26,8 @@ class Opener:
         self._on_run = on_run
         self._max_loss = max_loss
 
-    def open(self, version: Version) -> Model:
-        """The model of a version.
+    def open(self, version: Version, running: Model | None) -> Model:
+        """The model of a version; `running` is what it would take the place of.
 
         Raises:
             ArtifactError: it is broken; the message names the file.
@@ -35,8 +35,8 @@ class Opener:
         folder, held = self._copies.take(version.folder)
         on_run = partial(self._on_run, version.model, version.number)
         try:
-            with _yielding():
-                model = Model(folder, self._limits, on_run)
+            with self._copies.turn(running is not None), _yielding():
+                model = Model(folder, self._limits, on_run, running)
         except Exception as error:
             if held is not None:
                 os.close(held)

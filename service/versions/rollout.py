@@ -172,8 +172,8 @@ class Rollout:
     def _open(self, version: Version, choice: Choice, ready: dict[str, Loaded]) -> None:
         """Adds a version to those that are ready, or to those refused."""
         try:
-            model = self._opener.open(version)
             running = self._running(version.model)
+            model = self._opener.open(version, running)
             if running and _is_newer(model, running) and not choice.names(version.number):
                 self._opener.compare(model, running)
         except ArtifactError as error:
