@@ -1,143 +1,111 @@
 """Version changes under load: what they cost the requests, and what they leave in memory."""
 
-import base64
-import json
 import os
 import shutil
 import tempfile
-import threading
-import time
-import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import median
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from bench import encoders, loads
+from bench.changes import Outcome, apart, change
 from bench.load import Load, closed_loop, open_loop, requests
 from bench.loads import MAX_LENGTH
 from bench.memory import MEGABYTE, resident_bytes
-from bench.peers import Running, persona, persona_body, running
+from bench.peers import Running, persona, running
 from bench.report import table, tell
 from bench.results import record
 from persona.artifact.format import MANIFEST, MANIFEST_CHECKSUM, Manifest
 from persona.artifact.writing import write_manifest
 
-CHANGES = 100
+CHANGES, ROUNDS = 100, 10
 SHARE = 0.4  # of what the service can answer: with all of it, queues would hide what a change costs
-SECONDS_BEFORE = 20.0
-PROBE = [[1, 2, 3], [4, 5, 6, 7, 8]]
+PIECE_S = 2.0
 
 
 def reload(
-    changes: Annotated[int, typer.Option(help="Of the version, one after the other.")] = CHANGES,
-    seconds: Annotated[float, typer.Option(help="Without changes, before.")] = SECONDS_BEFORE,
+    changes: Annotated[int, typer.Option(help="Of the version, in all rounds.")] = CHANGES,
+    rounds: Annotated[int, typer.Option(help="Without changes, then with them.")] = ROUNDS,
+    seconds: Annotated[float, typer.Option(help="Of each round without.")] = 5.0,
 ) -> None:
     """Version changes under load: failed requests, latency, memory."""
     command = "python -m bench reload"
     with _versions(changes) as (root, coming), running(persona(root, admin="1")) as started:
         load = requests(started.server, [[row] for row in loads.histories("news", 2000)])
         rate = SHARE * closed_loop(started.port, load, 3).per_second
-        without = open_loop(started.port, load, rate, seconds)
         before = resident_bytes(started)
-        changer = Changer(started, root, coming)
-        during = changer.under(load, rate)
-        time.sleep(1)
+        with apart() as other:
+            round_ = _Rounds(started, root / encoders.NAME, load, rate, other)
+            for part in np.array_split(np.array(coming, object), rounds):
+                round_.play([], seconds)
+                round_.play(list(part), seconds)
         after = resident_bytes(started)
-    failed = round(during.failed * rate * changer.seconds) + changer.wrong
-    record("reload_failed", failed, 0, command)
+    record("reload_failed", round_.failed, 0, command)
     record("reload_memory_growth", round(after / before, 4), 1.05, command)
-    ratio = during.percentile(99) / without.percentile(99)
+    ratio = median(b.percentile(99) / a.percentile(99) for a, b in round_.pairs())
     record("reload_p99_vs_without", round(ratio, 3), 2.0, command)
-    rows = [_row("without changes", without), _row(f"{changes} changes", during)]
+    without, during = map(_joined, zip(*round_.pairs(), strict=True))
     about = (
         f"Two workers, {rate:,.0f} requests a second at random times, {SHARE:.0%} of what they can "
-        f"answer. Changes follow each other, one in {changer.seconds / changes:.2f} s: a version "
-        "is verified, proved, warm and in use in both workers, then its predecessor is deleted. "
-        f"{changer.probes:,} further requests check that the answer is the named version's. "
-        f"Resident memory of all processes: {before / MEGABYTE:.1f} MB before, "
-        f"{after / MEGABYTE:.1f} MB after."
+        f"answer. {rounds} rounds, without changes and then with them, one right after the other, "
+        f"{round_.seconds / changes:.2f} s each: a version is verified, proved, warm and in use in "
+        "both workers, then its predecessor is deleted. The figure is the median of the rounds' "
+        f"ratios of p99. {round_.probes:,} further requests check that an answer is that of the "
+        f"version which it names. Resident memory of all processes: {before / MEGABYTE:.1f} MB "
+        f"before, {after / MEGABYTE:.1f} MB after."
     )
     head = ["latency in ms", "p50", "p99", "p99.9", "requests"]
+    rows = [_row("without changes", without), _row(f"{changes} changes", during)]
     tell("reload", "Version changes under load", f"{about}\n\n{table(head, rows)}")
+
+
+class _Rounds:
+    """Loads without changes and with them, in turn."""
+
+    def __init__(
+        self, started: Running, model: Path, load: list[bytes], rate: float, other: Executor
+    ) -> None:
+        self._started, self._model, self._load, self._rate = started, model, load, rate
+        self._other = other
+        self._played: list[Load] = []
+        self._outcome = Outcome()
+        self.failed = self.probes = 0
+        self.seconds = 0.0  # of changes
+
+    def play(self, coming: list[Path], seconds: float) -> None:
+        """Loads the service until all changes are made, or for so long."""
+        arguments = (self._started.port, self._model, coming, seconds, self._outcome.expected)
+        made, parts = self._other.submit(change, *arguments), list[Load]()
+        while not made.done():
+            seed = len(self._played) * 1000 + len(parts)
+            parts.append(open_loop(self._started.port, self._load, self._rate, PIECE_S, seed=seed))
+        self._outcome = made.result()
+        failed = sum(round(part.failed * self._rate * PIECE_S) for part in parts)
+        self.failed += failed + self._outcome.wrong
+        self.probes += self._outcome.probes
+        self.seconds += self._outcome.seconds if coming else 0
+        self._played.append(_joined(parts))
+
+    def pairs(self) -> list[tuple[Load, Load]]:
+        """Of each round, without changes and with them."""
+        return list(zip(self._played[::2], self._played[1::2], strict=True))
+
+
+def _joined(parts: "list[Load] | tuple[Load, ...]") -> Load:
+    latencies = np.concatenate([part.latencies_ms for part in parts])
+    failed = sum(part.failed for part in parts) / len(parts)
+    return Load(sum(part.per_second for part in parts) / len(parts), failed, latencies)
 
 
 def _row(name: str, load: Load) -> list[str]:
     percentiles = (f"{load.percentile(percent):.1f}" for percent in (50, 99, 99.9))
     return [name, *percentiles, f"{len(load.latencies_ms):,}"]
-
-
-@dataclass
-class Changer:
-    """Changes the version again and again, and checks the answers meanwhile."""
-
-    started: Running
-    root: Path
-    coming: list[Path]  # the folders of the versions to come
-    wrong: int = 0
-    probes: int = 0
-    seconds: float = 0.0
-    _expected: dict[int, list[str]] = field(default_factory=dict)  # by the version's parity
-    _over: threading.Event = field(default_factory=threading.Event)
-
-    def under(self, load: list[bytes], rate: float) -> Load:
-        """Makes all changes while a load goes on; the load's latencies."""
-        threads = [threading.Thread(target=work) for work in (self._change_all, self._probe_all)]
-        for thread in threads:
-            thread.start()
-        since, parts = time.perf_counter(), list[Load]()
-        while not self._over.is_set():
-            parts.append(open_loop(self.started.port, load, rate, 5.0, seed=len(parts)))
-        self.seconds = time.perf_counter() - since
-        for thread in threads:
-            thread.join()
-        return _joined(parts)
-
-    def _change_all(self) -> None:
-        try:
-            for folder in self.coming:
-                model = self.root / encoders.NAME
-                old = next(path for path in model.iterdir() if path.name.isdecimal())
-                folder.rename(model / folder.name)
-                state = self._post("/v1/models/bench/load", {})
-                self.wrong += state["shares"] != {folder.name: 1.0}
-                shutil.rmtree(old)
-        finally:
-            self._over.set()
-
-    def _probe_all(self) -> None:
-        while not self._over.is_set():
-            answer = self._post("/v1/encode", json.loads(persona_body(PROBE, encoding="base64")))
-            found = [user["embedding"] for user in answer["users"]]
-            expected = self._expected.setdefault(int(answer["version"]) % 2, found)
-            self.wrong += not _close(found, expected)
-            self.probes += 1
-            time.sleep(0.02)
-
-    def _post(self, path: str, body: object) -> dict[str, Any]:
-        url = f"http://127.0.0.1:{self.started.port}{path}"
-        request = urllib.request.Request(url, json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-
-
-def _close(found: list[str], expected: list[str]) -> bool:
-    """Whether embeddings agree but for the last bits, which depend on the batch."""
-    one, other = (
-        np.frombuffer(b"".join(map(base64.b64decode, texts)), "<f4") for texts in (found, expected)
-    )
-    return bool(np.allclose(one, other, atol=1e-4))
-
-
-def _joined(parts: list[Load]) -> Load:
-    latencies = np.concatenate([part.latencies_ms for part in parts])
-    failed = sum(part.failed for part in parts) / len(parts)
-    return Load(sum(part.per_second for part in parts) / len(parts), failed, latencies)
 
 
 @contextmanager
