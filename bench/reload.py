@@ -16,7 +16,6 @@ import typer
 from bench import encoders, loads
 from bench.changes import Outcome, apart, change
 from bench.load import Load, closed_loop, open_loop, requests
-from bench.loads import MAX_LENGTH
 from bench.memory import MEGABYTE, resident_bytes
 from bench.peers import Running, persona, running
 from bench.report import table, tell
@@ -114,7 +113,7 @@ def _versions(changes: int) -> Iterator[tuple[Path, list[Path]]]:
 
     Versions of odd and of even numbers answer differently. They share their files, by links.
     """
-    kinds = [encoders.artifacts(max_length=length) for length in (MAX_LENGTH - 1, MAX_LENGTH)]
+    kinds = [encoders.artifacts(seed=seed) for seed in (0, 1)]
     with tempfile.TemporaryDirectory(dir=encoders.CACHE) as folder:
         waiting, root = Path(folder) / "waiting", Path(folder) / "root"
         for number in range(1, changes + 2):
