@@ -5,6 +5,7 @@ PersonaError
 ├── UnknownEncoding  the body is compressed
 ├── Forbidden        whoever asks may not change what is served
 ├── Conflict         what is served cannot be changed like that
+├── NoStateFolder    there is no place for copies of artifacts and for what was chosen
 └── CannotListen     the address cannot be listened on, for example because the port is in use
 """
 
@@ -25,6 +26,10 @@ class Forbidden(PersonaError):
 
 class Conflict(PersonaError):
     """What is served cannot be changed like that; the message says why, and all stays as it is."""
+
+
+class NoStateFolder(PersonaError):
+    """The service cannot start; the message names the folder."""
 
 
 class CannotListen(PersonaError):

@@ -23,8 +23,8 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.errors import CannotListen
 from service.http.connection import limited
+from service.errors import CannotListen, NoStateFolder
 from service.metrics import MULTIPROCESS_FOLDER, forget_worker
 from service.settings import Settings
 from service.versions.choices import change_choices
@@ -166,8 +166,11 @@ def _shared_metrics(workers: int) -> Iterator[None]:
 def _shared_state(settings: Settings) -> Iterator[Settings]:
     """A folder for what workers must agree on; SIGHUP makes them look at all artifacts anew."""
     given = settings.state_folder
-    folder = given or Path(tempfile.mkdtemp(prefix="persona-state-"))
-    clear(folder)
+    try:
+        folder = given or Path(tempfile.mkdtemp(prefix="persona-state-"))
+        clear(folder)
+    except OSError as error:
+        raise NoStateFolder(f"PERSONA_STATE_FOLDER: cannot write there: {error}") from None
 
     def look(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second signal must not wait for the first's lock

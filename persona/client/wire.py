@@ -81,7 +81,7 @@ def encode_calls(
     if attention == "full":
         limits = replace(limits, histories=limits.full_attention_histories)
     head = _head(options | {"attention": attention, "encoding": "base64"})
-    for start, part in _parts(_rows({"histories": histories}), limits, len(head)):
+    for start, part in _parts(_rows({"histories": histories}), limits, len(_of_job(head, 1))):
         body = _body(_of_job(head, start), ["histories"], part)
         yield Call("POST", "/v1/encode", partial(answers.encoded, len(part)), body, start)
 
@@ -105,7 +105,7 @@ def score_calls(
     head = _head(options if own else options | {"candidates": candidates})
     columns = {"histories": histories} | ({"candidates": candidates} if own else {})
     limits = _within_scores(limits, candidates, own)
-    for start, part in _parts(_rows(columns), limits, len(head)):
+    for start, part in _parts(_rows(columns), limits, len(_of_job(head, 1))):
         read_scores = partial(answers.scored, len(part))
         body = _body(_of_job(head, start), columns, part)
         yield Call("POST", "/v1/score", read_scores, body, start, own)

@@ -33,7 +33,7 @@ class Report(BaseModel):
 def write_report(folder: Path, report: Report) -> None:
     """Leaves this worker's report in the state folder."""
     reports = folder / REPORTS
-    reports.mkdir(exist_ok=True)
+    reports.mkdir(exist_ok=True)  # where no supervisor has made it
     write_whole(reports / f"{report.process_id}.json", report.model_dump_json().encode())
 
 

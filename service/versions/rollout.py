@@ -83,12 +83,13 @@ class Rollout:
         followed = (quiet, choices.revision, next(iter(found)))
         if followed == self._followed:
             return None
-        self._followed = followed
         if asked:  # what was refused is tried again; but a new worker takes its neighbours' word
             self._refused = {}
             for peer in peers if self.engine is None else ():
                 self._refused.update(peer.refused)
-        return self._bring(found, choices, quiet)
+        state = self._bring(found, choices, quiet)
+        self._followed = followed
+        return state
 
     def adopt(self, state: State) -> None:
         """Serves it; on the event loop."""

@@ -28,10 +28,15 @@ Value = TypeVar("Value")
 
 
 def clear(folder: Path) -> None:
-    """Makes a state folder ready for a new service: of an earlier one, only the choices stay."""
+    """Makes a state folder ready for a new service: of an earlier one, only the choices stay.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (COPIES, REPORTS):
         shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir()
 
 
 class Watcher:

@@ -269,6 +269,15 @@ def test_the_choices_outlive_the_service(root: Path, tiny_artifact: Path, tmp_pa
     assert served == {"1": 5}
 
 
+def test_a_state_folder_that_cannot_be_written_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    state = {"PERSONA_STATE_FOLDER": str(tmp_path / "file" / "state")}
+    with process("--artifacts", str(root), "--workers", "1", **state) as (running, _):
+        _, log = running.communicate(timeout=60)
+    assert "persona: PERSONA_STATE_FOLDER: cannot write there: " in log
+    assert running.returncode == 1
+
+
 def test_without_a_folder_of_its_own_nothing_is_left(root: Path, tmp_path: Path) -> None:
     with two_workers(root, TMPDIR=str(tmp_path)) as (running, _):
         assert list(tmp_path.glob("persona-state-*"))

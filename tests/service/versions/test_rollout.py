@@ -1,5 +1,6 @@
 """What one worker serves follows from the artifacts folder and the choices."""
 
+import asyncio
 import gc
 import shutil
 import weakref
@@ -190,6 +191,21 @@ def test_a_version_that_left_is_freed_at_once(root: Path) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_query_is_answered_by_the_version_that_it_found(root: Path) -> None:
+    worker = rollout(root)
+    follow(worker)
+
+    async def change_meanwhile() -> list[str]:
+        assert worker.engine is not None
+        query = Query({"item_id": [["item 1"]]}, model="shop")
+        early = worker.engine.submit(query, deadline_s=60)
+        follow(worker, choose(shop=Choice(weights={"1": 1})))
+        late = worker.engine.submit(query, deadline_s=60)
+        return [results.version for results in await asyncio.gather(early, late)]
+
+    assert asyncio.run(change_meanwhile()) == ["2", "1"]
 
 
 def test_weights_share_the_requests(root: Path) -> None:
