@@ -23,8 +23,8 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.http.connection import limited
 from service.errors import CannotListen, NoStateFolder
+from service.http.connection import limited
 from service.metrics import MULTIPROCESS_FOLDER, forget_worker
 from service.settings import Settings
 from service.versions.choices import change_choices
