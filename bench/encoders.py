@@ -32,10 +32,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "person
 NAME = "bench"
 
 
-def artifacts(width: int = 64, max_length: int = MAX_LENGTH) -> Path:
+def artifacts(width: int = 64, max_length: int = MAX_LENGTH, seed: int = 0) -> Path:
     """A root folder with the artifact `bench`, version 1."""
-    name = f"{width}-wide-{max_length}-long"
-    return _kept(name, lambda root: _export(root, width, max_length))
+    name = f"{width}-wide-{max_length}-long" + (f"-{seed}" if seed else "")
+    return _kept(name, lambda root: _export(root, width, max_length, seed))
 
 
 @contextmanager
@@ -52,14 +52,14 @@ def plain_onnx() -> Path:
     return _kept("plain", _export_plain) / "plain.onnx"
 
 
-def _encoder(width: int = 64, max_length: int = MAX_LENGTH) -> UserEncoder:
-    torch.manual_seed(0)
+def _encoder(width: int = 64, max_length: int = MAX_LENGTH, seed: int = 0) -> UserEncoder:
+    torch.manual_seed(seed)
     return UserEncoder(EncoderConfig(width=width, max_length=max_length), CATALOGUE).eval()
 
 
-def _export(root: Path, width: int, max_length: int) -> None:
+def _export(root: Path, width: int, max_length: int, seed: int) -> None:
     about = Description(NAME, description="Random weights, for benchmarks.")
-    write_artifact(_encoder(width, max_length), item_ids(), about, root)
+    write_artifact(_encoder(width, max_length, seed), item_ids(), about, root)
 
 
 class PlainGraph(nn.Module):

@@ -47,6 +47,7 @@ class Query:
     model: str | None = None  # None: the default model
     version: str | None = None  # None: the newest version
     unknown_items: UnknownItems = "token"
+    routing_key: ItemId | None = None  # whose request it is, where versions share the requests
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from service.logs import frames
 from service.metrics import REQUESTS, SECONDS, exposition
 from service.protocols.exchange import Answer
 from service.protocols.native.errors import answer_to, error_answer
+from service.protocols.native.operating import operations
 from service.protocols.native.routes import VERBS, plain, posted
 from service.protocols.native.schema import ErrorResponse
 from service.settings import Settings
@@ -35,6 +36,12 @@ class Health(BaseModel):
     status: Literal["live", "ready"]
 
 
+class Readiness(Health):
+    """Also what is amiss although the worker answers."""
+
+    problems: dict[str, str]  # of versions that are refused or damaged, such as `shop/2`
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; without settings, from the environment's PERSONA_* variables."""
     service = Service(settings or Settings())
@@ -42,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with service.running():
-            loading = asyncio.create_task(service.load())
+            loading = asyncio.create_task(service.run())
             yield
             loading.cancel()
 
@@ -56,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(posted)
     app.include_router(plain)
+    app.include_router(operations)
     _add_health(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -135,10 +143,10 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Health(status="live")
 
     @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
-    async def ready() -> Health:
-        """200 when the artifacts are verified and warm, until the worker is asked to end."""
+    async def ready() -> Readiness:
+        """200 when the default model is verified and warm, until the worker is asked to end."""
         service.require_ready()
-        return Health(status="ready")
+        return Readiness(status="ready", problems=service.versions.rollout.state.problems)
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics() -> Response:

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal
 
-from persona.artifact import ArtifactError
 from persona.contract import NotReady
 from persona.engine import Engine
 from persona.engine.session import flush_subnormals
@@ -18,7 +17,9 @@ from persona.engine.timeouts import Timeouts
 from service.logs import frames
 from service.metrics import READY, Tally, forget_worker
 from service.settings import Settings
+from service.versions.watching import Watcher
 
+RETRY_S = 1.0
 YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
 
 logger = logging.getLogger(__name__)
@@ -31,34 +32,52 @@ class Service:
         self.settings = settings
         self.tally = Tally()
         self.timeouts = Timeouts()
-        self._engine: Engine | None = None
+        self.versions = Watcher(settings, self.tally.add_run)
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"
         self._reason = "loading the artifacts"
         self._loaded = asyncio.Event()  # or broken
 
+    async def run(self) -> None:
+        """Loads what there is, and then follows what changes, until it is cancelled."""
+        await self.load()
+        while True:
+            try:
+                await self.versions.watch(self._changed)
+            except Exception as error:  # noqa: BLE001  # what is served stays, and the next look may do
+                logger.critical("looking at the artifacts failed\n%s", frames(error))
+                await asyncio.sleep(RETRY_S)
+
     async def load(self) -> None:
         """Opens every artifact in a thread, so that the worker stays live."""
         try:
-            engine = await asyncio.to_thread(self._open)
-        except ArtifactError as error:
-            self._turn("broken", str(error))
-            logger.critical("not ready: %s", error)
+            await self.versions.follow()
         except Exception as error:  # noqa: BLE001  # the process stays up to say what is wrong
             self._turn("broken", f"loading the artifacts failed: {type(error).__name__}")
             logger.critical("loading the artifacts failed\n%s", frames(error))
         else:
-            self._engine = engine
-            _spare_the_garbage_collector()
-            if self._state == "starting":
-                self._turn("ready", "")
-                names = [model.manifest.name for model in engine.registry.models]
-                logger.info("ready: %s", ", ".join(names))
+            self._changed()
         finally:
             self._loaded.set()
 
-    def _open(self) -> Engine:
-        settings = self.settings
-        return Engine.open(settings.artifacts, limits=settings.limits(), on_run=self.tally.add_run)
+    def _changed(self) -> None:
+        """Takes notice of what is served by now.
+
+        Ready needs the default model, which most requests ask for: a service that starts without
+        it must not take the place of one that has it. The other models answer all the same.
+        """
+        _spare_the_garbage_collector()
+        engine, state = self.versions.rollout.engine, self.versions.rollout.state
+        names = [model.manifest.name for model in engine.registry.models] if engine else []
+        if self._state == "draining":
+            return
+        if state.default in names:
+            if self._state != "ready":
+                logger.info("ready: %s", ", ".join(names))
+            self._turn("ready", "")
+        else:
+            reason = "; ".join(state.problems.values()) or f"no model '{state.default}'"
+            self._turn("broken", reason)
+            logger.critical("not ready: %s", reason)
 
     @property
     def is_loading(self) -> bool:
@@ -97,9 +116,10 @@ class Service:
         Raises:
             NotReady: the artifacts are not loaded.
         """
-        if self._engine is None:
+        engine = self.versions.rollout.engine
+        if engine is None:
             raise NotReady(f"{self._state}: {self._reason}")
-        return self._engine
+        return engine
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -113,6 +133,7 @@ class Service:
                 yield
         finally:
             self.drain()
+            self.versions.close()
             self.tally.flush()
             forget_worker()
 

@@ -30,12 +30,28 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
-RUNS = Counter("persona_runs", "Runs of a graph", ["model"])
-HISTORIES = Counter("persona_histories", "Histories computed", ["model"])
-REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", ["model"])
-COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
+_VERSION = ["model", "version"]
+RUNS = Counter("persona_runs", "Runs of a graph", _VERSION)
+HISTORIES = Counter("persona_histories", "Histories computed", _VERSION)
+REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", _VERSION)
+COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", _VERSION)
 QUEUED_TOKENS = Gauge(
-    "persona_queued_tokens", "Tokens that wait", ["model"], multiprocess_mode="livesum"
+    "persona_queued_tokens", "Tokens that wait", _VERSION, multiprocess_mode="livesum"
+)
+LOADED = Gauge(
+    "persona_loaded_versions",
+    "Workers that have this version loaded",
+    _VERSION,
+    multiprocess_mode="livesum",
+)
+BROKEN = Gauge(
+    "persona_broken_artifacts",
+    "1 where a version is refused or was damaged",
+    _VERSION,
+    multiprocess_mode="livemax",
+)
+ROLLOUTS = Counter(
+    "persona_rollouts", "Versions loaded, unloaded and refused", ["model", "outcome"]
 )
 CUT = Counter("persona_cut_connections", "Connections that were ended for a limit", ["cause"])
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
@@ -49,7 +65,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counts[Counter] = Counts()
-        self._queued: dict[str, int] = {}  # tokens, by model
+        self._queued: dict[tuple[str, str], int] = {}  # tokens, by model and version
 
     def count(self, counter: Counter, amount: int = 1) -> None:
         """Adds to a counter, which has its labels."""
@@ -57,20 +73,20 @@ class Tally:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._counts[counter] += amount
 
-    def add_run(self, model: str, stats: RunStats) -> None:
+    def add_run(self, model: str, version: str, stats: RunStats) -> None:
         """Counts one run of a graph."""
-        self.count(RUNS.labels(model))
-        self.count(HISTORIES.labels(model), stats.histories)
-        self.count(REAL_TOKENS.labels(model), stats.tokens)
-        self.count(COMPUTED_TOKENS.labels(model), stats.computed_tokens)
-        self._queued[model] = stats.queued_tokens
+        self.count(RUNS.labels(model, version))
+        self.count(HISTORIES.labels(model, version), stats.histories)
+        self.count(REAL_TOKENS.labels(model, version), stats.tokens)
+        self.count(COMPUTED_TOKENS.labels(model, version), stats.computed_tokens)
+        self._queued[model, version] = stats.queued_tokens
 
     def flush(self) -> None:
         """Makes all of it known."""
         for counter, amount in self._counts.items():
             counter.inc(amount)
-        for model, tokens in self._queued.items():
-            QUEUED_TOKENS.labels(model).set(tokens)
+        for name, tokens in self._queued.items():
+            QUEUED_TOKENS.labels(*name).set(tokens)
         self._counts.clear()
         self._queued.clear()
 

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(default=5, ge=1)  # between two requests of a connection
     closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
+    watch_seconds: float = Field(default=2.0, ge=0.0)  # between looks at the artifacts; 0: never
+    max_quality_loss: float = Field(default=0.05, ge=0.0, le=1.0)  # of a new version; 1: any
+    max_copy_bytes: int = Field(default=2**30, ge=0)  # larger artifacts are mapped where they lie
+    state_folder: Path | None = None  # None: a temporary one
+    admin: bool = False  # whether requests of this machine may change what is served
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 
     def limits(self) -> Limits:

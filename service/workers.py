@@ -23,10 +23,12 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.errors import CannotListen
+from service.errors import CannotListen, NoStateFolder
 from service.http.connection import limited
 from service.metrics import MULTIPROCESS_FOLDER, forget_worker
 from service.settings import Settings
+from service.versions.choices import change_choices
+from service.versions.watching import clear
 
 RESTART_AFTER_S = 1.0  # so that a worker that cannot start does not keep a core busy
 LOOK_S = 0.5
@@ -55,12 +57,12 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 def run(settings: Settings, workers: int, held: socket.socket) -> None:
     """Serves until the process is asked to end."""
-    with _shared_metrics(workers):
+    with _shared_metrics(workers), _shared_state(settings) as shared:
         if workers == 1:
             with suppress(KeyboardInterrupt):  # it comes again when the server has ended
-                work(settings, held.family, held.getsockname())
+                work(shared, held.family, held.getsockname())
         else:
-            _Supervisor(settings, workers, held).run()
+            _Supervisor(shared, workers, held).run()
 
 
 def work(settings: Settings, family: int, address: Any) -> None:
@@ -133,6 +135,7 @@ class _Supervisor:
 
 
 def _work_quietly(settings: Settings, family: int, address: Any) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor takes it for all
     with suppress(KeyboardInterrupt):
         work(settings, family, address)
 
@@ -157,3 +160,26 @@ def _shared_metrics(workers: int) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _shared_state(settings: Settings) -> Iterator[Settings]:
+    """A folder for what workers must agree on; SIGHUP makes them look at all artifacts anew."""
+    given = settings.state_folder
+    try:
+        folder = given or Path(tempfile.mkdtemp(prefix="persona-state-"))
+        clear(folder)
+    except OSError as error:
+        raise NoStateFolder(f"PERSONA_STATE_FOLDER: cannot write there: {error}") from None
+
+    def look(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not wait for the first's lock
+        change_choices(folder)
+        signal.signal(number, look)
+
+    signal.signal(signal.SIGHUP, look)
+    try:
+        yield settings.model_copy(update={"state_folder": folder})
+    finally:
+        if given is None:
+            shutil.rmtree(folder, ignore_errors=True)

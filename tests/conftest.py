@@ -40,3 +40,12 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_artifact(tiny_artifacts: Path) -> Path:
     """The folder of `tiny`."""
     return tiny_artifacts / "tiny" / "1"
+
+
+@pytest.fixture(scope="session")
+def other_tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `tiny` with other random weights."""
+    root = tmp_path_factory.mktemp("others")
+    about = Description("tiny", description="Another random encoder for tests.")
+    write_artifact(random_encoder(TINY, len(TINY_ITEMS), seed=1), TINY_ITEMS, about, root)
+    return root / "tiny" / "1"

@@ -13,11 +13,12 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from persona.artifact.errors import ArtifactError
-from persona.artifact.format import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS
+from persona.artifact.format import ITEM_IDS, ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS
 from persona.artifact.reading import Artifact
 from persona.contract import ItemId
 
@@ -57,6 +58,9 @@ class CatalogueInMemory:
         return array("q", map(self._rows.__getitem__, item_ids))
 
 
+_in_memory: WeakValueDictionary[str, CatalogueInMemory] = WeakValueDictionary()  # by checksum
+
+
 class CatalogueInFiles:
     """A large catalogue, in the files that `write_catalogue` left in a folder."""
 
@@ -85,14 +89,17 @@ class CatalogueInFiles:
 
 
 def open_catalogue(artifact: Artifact) -> Catalogue:
-    """The catalogue of an artifact.
+    """The catalogue of an artifact; versions with the same items share one in memory.
 
     Raises:
         ArtifactError: a file is malformed, or has more or fewer items than the manifest says.
     """
     files = artifact.manifest.files
     if ITEM_SLOTS not in files:
-        return CatalogueInMemory(artifact.item_ids)
+        key = files[ITEM_IDS].sha256
+        if (shared := _in_memory.get(key)) is None:
+            shared = _in_memory[key] = CatalogueInMemory(artifact.item_ids)
+        return shared
     for name in (ITEM_KEY_STARTS, ITEM_KEYS):
         if name not in files:
             raise ArtifactError(f"{artifact.folder / name}: missing beside {ITEM_SLOTS}")

@@ -17,6 +17,7 @@
         item_key_starts.npy    workers map and share; see persona/artifact/catalogue.py
         item_keys.bin
         golden.json            histories and the embeddings that they must have
+        evaluation.json        optional: histories and candidates that versions are compared by
         parity.json            PyTorch compared with ONNX Runtime, case by case
         README.md              the model card
 
@@ -43,6 +44,7 @@ ITEM_SLOTS = "item_slots.npy"
 ITEM_KEY_STARTS = "item_key_starts.npy"
 ITEM_KEYS = "item_keys.bin"
 GOLDEN = "golden.json"
+EVALUATION = "evaluation.json"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
 DEFAULT = "default"  # beside the models' folders
@@ -152,6 +154,20 @@ class Golden(_Strict):
 
     tolerance: float  # largest absolute difference allowed
     pairs: list[GoldenPair] = Field(min_length=1)
+
+
+class EvaluationCase(_Strict):
+    """A history and the items that might have come next."""
+
+    history: list[ItemId]
+    candidates: list[ItemId] = Field(min_length=2)  # the first was clicked, the others were not
+    columns: dict[str, list[float]] = {}  # as in a golden pair
+
+
+class Evaluation(_Strict):
+    """Cases by which the service compares a new version with the one that runs."""
+
+    cases: list[EvaluationCase] = Field(min_length=1)
 
 
 def check_name(name: str, version: str) -> None:

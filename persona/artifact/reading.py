@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from persona.artifact.errors import ArtifactError
 from persona.artifact.format import (
     DEFAULT,
+    EVALUATION,
     FORMAT_VERSION,
     GOLDEN,
     ITEM_EMBEDDINGS,
@@ -19,6 +20,7 @@ from persona.artifact.format import (
     MANIFEST,
     MANIFEST_CHECKSUM,
     WEIGHTS,
+    Evaluation,
     FileFact,
     Golden,
     GraphName,
@@ -58,6 +60,16 @@ class Artifact:
                 f"{path}: {len(item_ids)} ids, the manifest says {self.manifest.n_items}"
             )
         return item_ids
+
+    def evaluation(self) -> Evaluation | None:
+        """The cases that versions are compared by; None where the artifact carries none.
+
+        Raises:
+            ArtifactError: the file is malformed.
+        """
+        if EVALUATION not in self.manifest.files:
+            return None
+        return _read_json(self.folder / EVALUATION, Evaluation)
 
     def graph_path(self, graph: GraphName) -> Path:
         """Where the graph's file is.
@@ -112,7 +124,12 @@ def open_artifact(folder: Path) -> Artifact:
 
 
 def find_artifacts(root: Path) -> list[Path]:
-    """The folder of each model's newest version: the default model first, the others by name.
+    """The folder of each model's newest version; all else as `find_versions`."""
+    return [versions[0] for versions in find_versions(root).values()]
+
+
+def find_versions(root: Path) -> dict[str, list[Path]]:
+    """The folders of each model's versions, newest first: the default model, the others by name.
 
     `root` holds models (`<name>/<version>/`), or is the folder of one model, or of one version.
     The file `default` in `root` names the default model; without it the first by name is.
@@ -121,28 +138,30 @@ def find_artifacts(root: Path) -> list[Path]:
         ArtifactError: `root` holds no artifact, or not the one that `default` names.
     """
     if (root / MANIFEST).is_file():
-        return [root.resolve()]
+        folder = root.resolve()
+        return {folder.parent.name: [folder]}
     if not root.is_dir():
         raise ArtifactError(f"{root}: there is no such folder")
     if versions := _versions(root):
-        return [versions[-1].resolve()]
+        folder = root.resolve()
+        return {folder.name: [folder / version.name for version in versions]}
     models = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
-    newest = {model.name: versions[-1] for model in models if (versions := _versions(model))}
-    if not newest:
+    found = {model.name: versions for model in models if (versions := _versions(model))}
+    if not found:
         raise ArtifactError(f"{root}: no artifact here; expected <name>/<version>/{MANIFEST}")
     choice = root / DEFAULT
     if choice.is_file():
         name = choice.read_text().strip()
-        if name not in newest:
-            raise ArtifactError(f"{choice}: no model '{name:.60}' here, only {', '.join(newest)}")
-        newest = {name: newest[name]} | newest
-    return list(newest.values())
+        if name not in found:
+            raise ArtifactError(f"{choice}: no model '{name:.60}' here, only {', '.join(found)}")
+        found = {name: found[name]} | found
+    return found
 
 
 def _versions(model: Path) -> list[Path]:
-    """The folders of a model's versions, oldest first."""
+    """The folders of a model's versions, newest first."""
     folders = [path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()]
-    return sorted(folders, key=lambda path: int(path.name))
+    return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -35,6 +35,16 @@ class ModelCard:
     facts: dict[str, object]  # everything that `GET /v1/models` says about it
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """How all workers of the service serve a model."""
+
+    model: str
+    shares: dict[str, float]  # version -> share of the requests that name none
+    loaded: list[str]
+    refused: dict[str, str]  # version -> reason
+
+
 def encoded(expected: int, answer: Any) -> Encoded:
     """The answer of `/v1/encode` to `expected` histories, with embeddings in base64."""
     users = _users(expected, answer)
@@ -54,6 +64,12 @@ def models(answer: Any) -> list[ModelCard]:
         ModelCard(_get(model, "name", str), _get(model, "version", str), model)
         for model in _get(answer, "models", list)
     ]
+
+
+def model_state(answer: Any) -> ModelState:
+    """The answer to a change of what is served."""
+    shares, loaded = _get(answer, "shares", dict), _get(answer, "loaded", list)
+    return ModelState(_get(answer, "model", str), shares, loaded, _get(answer, "refused", dict))
 
 
 def joined_encoded(parts: Sequence[Encoded]) -> Encoded:

@@ -2,6 +2,7 @@
 
 PersonaError
 ├── ConnectionFailed    no connection, or it broke; tried again
+├── ChangeRefused       what is served stays as it is; the message says why
 ├── ServerError         the service failed; its log says why
 └── UnexpectedAnswer    the answer does not come from Persona
 """
@@ -11,6 +12,10 @@ from persona.contract import PersonaError
 
 class ConnectionFailed(PersonaError):
     """The service cannot be reached, or the connection broke."""
+
+
+class ChangeRefused(PersonaError):
+    """The service does not change what it serves: it may not, or a version is broken."""
 
 
 class ServerError(PersonaError):

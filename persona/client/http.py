@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypeVar, Unpack
 
 import httpx
 
 from persona.client import answers, wire
-from persona.client.answers import ModelCard
+from persona.client.answers import ModelCard, ModelState
 from persona.client.connection import Connection, Options
 from persona.client.wire import Call
 from persona.contract import AttentionDetail, ItemId, NotReady, PersonaError, UnknownItems
@@ -110,6 +110,30 @@ class Client(Connection):
     def models(self) -> list[ModelCard]:
         """The models that the service offers."""
         return self._send(wire.models_call())
+
+    def load(self, model: str, version: str | None = None) -> ModelState:
+        """Loads a version beside the others; without one, looks for the newest at once.
+
+        Raises:
+            ChangeRefused: the version is broken, or the service does not take such requests.
+        """
+        return self._send(wire.change_call("load", model, version=version))
+
+    def unload(self, model: str, version: str | None = None) -> ModelState:
+        """Takes a version out, or the whole model.
+
+        Raises:
+            ChangeRefused: nothing could take its place, or as for `load`.
+        """
+        return self._send(wire.change_call("unload", model, version=version))
+
+    def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
+        """Shares the requests that name no version; without weights, the newest has all.
+
+        Raises:
+            ChangeRefused: as for `load`.
+        """
+        return self._send(wire.change_call("share", model, weights=dict(weights)))
 
     def ready(self) -> bool:
         """Asks the service once whether it can answer now."""
@@ -216,6 +240,18 @@ class AsyncClient(Connection):
     async def models(self) -> list[ModelCard]:
         """As `Client.models`."""
         return await self._send(wire.models_call())
+
+    async def load(self, model: str, version: str | None = None) -> ModelState:
+        """As `Client.load`."""
+        return await self._send(wire.change_call("load", model, version=version))
+
+    async def unload(self, model: str, version: str | None = None) -> ModelState:
+        """As `Client.unload`."""
+        return await self._send(wire.change_call("unload", model, version=version))
+
+    async def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
+        """As `Client.share`."""
+        return await self._send(wire.change_call("share", model, weights=dict(weights)))
 
     async def ready(self) -> bool:
         """As `Client.ready`."""

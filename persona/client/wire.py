@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import orjson
 
 from persona.client import answers
-from persona.client.answers import ModelCard
-from persona.client.errors import ServerError, UnexpectedAnswer
+from persona.client.answers import ModelCard, ModelState
+from persona.client.errors import ChangeRefused, ServerError, UnexpectedAnswer
 from persona.contract import (
     AttentionDetail,
     DeadlineExceeded,
@@ -34,7 +35,9 @@ from persona.results import Encoded, History, Scored
 T = TypeVar("T")
 
 ERRORS: dict[int, type[PersonaError]] = {
+    403: ChangeRefused,
     404: ModelNotFound,
+    409: ChangeRefused,
     413: RequestTooLarge,
     422: InvalidRequest,
     429: Overloaded,
@@ -78,8 +81,8 @@ def encode_calls(
     if attention == "full":
         limits = replace(limits, histories=limits.full_attention_histories)
     head = _head(options | {"attention": attention, "encoding": "base64"})
-    for start, part in _parts(_rows({"histories": histories}), limits, len(head)):
-        body = _body(head, ["histories"], part)
+    for start, part in _parts(_rows({"histories": histories}), limits, len(_of_job(head, 1))):
+        body = _body(_of_job(head, start), ["histories"], part)
         yield Call("POST", "/v1/encode", partial(answers.encoded, len(part)), body, start)
 
 
@@ -102,14 +105,21 @@ def score_calls(
     head = _head(options if own else options | {"candidates": candidates})
     columns = {"histories": histories} | ({"candidates": candidates} if own else {})
     limits = _within_scores(limits, candidates, own)
-    for start, part in _parts(_rows(columns), limits, len(head)):
+    for start, part in _parts(_rows(columns), limits, len(_of_job(head, 1))):
         read_scores = partial(answers.scored, len(part))
-        yield Call("POST", "/v1/score", read_scores, _body(head, columns, part), start, own)
+        body = _body(_of_job(head, start), columns, part)
+        yield Call("POST", "/v1/score", read_scores, body, start, own)
 
 
 def models_call() -> Call[list[ModelCard]]:
     """The request for the models on offer."""
     return Call("GET", "/v1/models", answers.models)
+
+
+def change_call(verb: str, model: str, **options: object) -> Call[ModelState]:
+    """The request that changes what is served of a model: `load`, `unload` or `share`."""
+    path = f"/v1/models/{quote(model, safe='')}/{verb}"
+    return Call("POST", path, answers.model_state, _head(options))
 
 
 def ready_call() -> Call[None]:
@@ -142,6 +152,11 @@ def _json(response: httpx.Response) -> Any:
 def _head(options: Mapping[str, object]) -> bytes:
     given = {name: value for name, value in options.items() if value is not None}
     return _dump(given, "the request")
+
+
+def _of_job(head: bytes, start: int) -> bytes:
+    """The head of a part; one of a single history must not be taken for its user's request."""
+    return head[:-1] + b',"routing_key":null}' if start else head
 
 
 def _dump(value: object, what: str, history: int | None = None) -> bytes:

@@ -36,7 +36,7 @@ from persona.results import (
     User,
 )
 
-OnRun = Callable[[str, RunStats], None]
+OnRun = Callable[[str, str, RunStats], None]
 
 
 class Engine:
@@ -49,8 +49,8 @@ class Engine:
     `submit` computes on the running event loop, in batches with other queries.
     """
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        self.registry = Registry(models)
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry  # a new one may take its place between two queries
 
     @classmethod
     def open(
@@ -58,20 +58,25 @@ class Engine:
         folder: Path | str,
         *,
         limits: Limits = Limits(),  # noqa: B008  # frozen
-        on_run: OnRun = lambda _model, _stats: None,
+        on_run: OnRun = lambda _model, _version, _stats: None,
     ) -> Self:
         """Verifies and opens the newest version of each model in a folder.
 
         Args:
             folder: of artifacts (`<name>/<version>/`), of one model, or of one version.
             limits: of each query, and of what may wait.
-            on_run: called after each run with the model's name and what the run took.
+            on_run: called after each run with the model's name and version, and what the run took.
 
         Raises:
             ArtifactError: there is no artifact, or one is broken; the message names the file.
         """
         found = find_artifacts(Path(folder))
-        return cls([Model(path, limits, partial(on_run, path.parent.name)) for path in found])
+        names = [(path.parent.name, path.name) for path in found]
+        models = [
+            Model(path, limits, partial(on_run, *name))
+            for path, name in zip(found, names, strict=True)
+        ]
+        return cls(Registry(models))
 
     def submit(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
         """Answers a query in batches with others; to be called on the event loop.
@@ -81,14 +86,16 @@ class Engine:
 
         Raises:
             ModelNotFound: no such model or version.
+            NotReady: no version of the model could be loaded.
             InvalidRequest: a value of the query is wrong; the message says where.
             Overloaded: the queue is full.
         """
-        return self.registry.find(query.model, query.version).submit(query, deadline_s)
+        found = self.registry.find(query.model, query.version, query.routing_key)
+        return found.submit(query, deadline_s)
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""
-        return self.registry.find(query.model, query.version).run(query)
+        return self.registry.find(query.model, query.version, query.routing_key).run(query)
 
     def encode(
         self,
@@ -117,8 +124,8 @@ class Engine:
         """
         ids, clicks = _columns(histories)
         want = Embeddings(attention)
-        results = self.run(Query(clicks, want, model, version, unknown_items))
         found = self.registry.find(model, version)
+        results = found.run(Query(clicks, want, model, version, unknown_items))
         width = found.manifest.architecture.width
         embeddings = np.empty((len(ids), width), np.float32)
         for number, result in enumerate(results.histories):

@@ -119,6 +119,14 @@ def test_many_histories_travel_in_several_requests() -> None:
     assert encoded.embeddings[:, 0].tolist() == [number % 3 for number in range(25)]
 
 
+def test_only_the_first_request_of_a_job_may_be_taken_for_its_users_own() -> None:
+    bodies = [json.loads(call.content or b"") for call in encode_calls(
+        [[1], [2], [3]], Limits(histories=1), attention="none"
+    )]  # fmt: skip
+    assert ["routing_key" in body for body in bodies] == [False, True, True]
+    assert bodies[1]["routing_key"] is None
+
+
 def test_no_body_is_larger_than_the_limit_unless_one_history_is() -> None:
     histories = [["x" * 40] * (1 + number % 7) for number in range(50)] + [["y" * 900]]
     options: Any = {"model": "news", "attention": "none", "unknown_items": "token"}

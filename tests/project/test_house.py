@@ -24,7 +24,7 @@ ARROWS = {
     "persona.scoring": "persona.contract persona.results persona.tables",
     "persona.cli": "persona service model export",
     "persona": "persona",
-    "service.protocols": "service.errors service.lifecycle service.settings"
+    "service.protocols": "service.errors service.lifecycle service.settings service.versions"
     " persona.contract persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
     "model.clicks": "model.errors persona.contract persona.tables",

@@ -12,8 +12,12 @@ DOCUMENT: dict[str, Any] = create_app(Settings(artifacts=Path("nowhere"))).opena
 
 
 @pytest.mark.parametrize(("verb", "fields"), [
-    ("encode", {"model", "version", "histories", "attention", "encoding", "unknown_items"}),
-    ("score", {"model", "version", "histories", "candidates", "attention", "unknown_items"}),
+    ("encode", {
+        "model", "version", "routing_key", "histories", "attention", "encoding", "unknown_items",
+    }),
+    ("score", {
+        "model", "version", "routing_key", "histories", "candidates", "attention", "unknown_items",
+    }),
 ])  # fmt: skip
 def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> None:
     operation = DOCUMENT["paths"][f"/v1/{verb}"]["post"]

@@ -44,7 +44,7 @@ def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> No
         wait_until(lambda: ready_workers(url))
         for _ in range(20):  # each over a connection of its own, to either worker
             assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200
-        counted = 'persona_histories_total{model="tiny"} 40.0'
+        counted = 'persona_histories_total{model="tiny",version="1"} 40.0'
         wait_until(lambda: counted in httpx.get(f"{url}/metrics").text)
 
 

@@ -17,7 +17,7 @@ from persona.contract import (
     PersonaError,
     RequestTooLarge,
 )
-from service.errors import ClientGone, UnknownEncoding
+from service.errors import ClientGone, Conflict, Forbidden, UnknownEncoding
 from service.protocols.exchange import Answer
 
 Path = tuple[str | int, ...]  # leads to a place in the request's body, as keys and indices
@@ -29,6 +29,8 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     Overloaded: (429, "overloaded"),
     NotReady: (503, "not_ready"),
     DeadlineExceeded: (504, "deadline_exceeded"),
+    Forbidden: (403, "forbidden"),
+    Conflict: (409, "conflict"),
     ClientGone: (499, "client_gone"),
     UnknownEncoding: (415, "unknown_encoding"),
 }

@@ -49,6 +49,7 @@ def encode_query(body: EncodeRequest) -> Query:
         body.model,
         body.version,
         body.unknown_items,
+        _routing_key(body),
     )
 
 
@@ -65,6 +66,7 @@ def score_query(body: ScoreRequest) -> Query:
         body.model,
         body.version,
         body.unknown_items,
+        _routing_key(body),
     )
 
 
@@ -88,6 +90,18 @@ def place_of(error: InvalidRequest, body: QueryBody) -> Path:
     return (*path, error.history, *items, *click)
 
 
+def _routing_key(body: QueryBody) -> ItemId | None:
+    """Whose request it is: what it says itself, or the id of its only history.
+
+    A request of several histories has no user of its own. It gets the version that most requests
+    get, as do all parts of a larger job.
+    """
+    if "routing_key" in body.model_fields_set or len(body.histories) != 1:
+        return body.routing_key
+    (history,) = body.histories
+    return history.id if isinstance(history, NamedHistory) else None
+
+
 def _clicks(body: QueryBody) -> Sequence[Sequence[ItemId]]:
     return [
         history.items if isinstance(history, NamedHistory) else history
@@ -102,6 +116,8 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     (): "an object",
     ("model",): "a string",
     ("version",): "a string",
+    ("routing_key",): _ID,
+    ("weights",): "an object of numbers",
     ("histories",): "a list of histories",
     ("histories", int): "a list of item ids or an object with 'items'",
     ("histories", int, "id"): _ID,

@@ -112,13 +112,15 @@ def score(body: ScoreRequest) -> None:
 
 @plain.get("/models", responses=_errors(503))
 async def models(request: Request) -> Models:
-    """The loaded models; the first is the default."""
+    """The loaded versions; the first is that of requests that name no model."""
     service: Service = request.app.state.service
     await service.loaded()
     cards = []
-    for model in service.engine().registry.models:
+    registry = service.engine().registry
+    for model in registry.loaded:
         manifest = model.manifest
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
+        facts["share"] = registry.shares[manifest.name].get(manifest.version, 0.0)
         facts["width"] = manifest.architecture.width
         facts["max_length"] = manifest.architecture.max_length
         cards.append(ModelCard.model_validate(facts))

@@ -45,6 +45,13 @@ class QueryBody(_Strict):
 
     model: ModelName = None
     version: Annotated[str | None, Field(description="default: the newest")] = None
+    routing_key: Annotated[
+        Id | None,
+        Field(
+            description="whose request it is, where versions share the requests; "
+            "default: the id of the only history"
+        ),
+    ] = None
     histories: Annotated[list[History], Field(fail_fast=True)]
     unknown_items: Annotated[
         UnknownItems,
@@ -145,6 +152,7 @@ class ModelCard(BaseModel):
 
     name: str
     version: str
+    share: float  # of the requests that name this model, and no version
     description: str
     licence: str
     created: str
@@ -156,7 +164,7 @@ class ModelCard(BaseModel):
 
 
 class Models(BaseModel):
-    """All loaded models; the first is the default."""
+    """All loaded versions; the first is that of requests that name no model."""
 
     models: list[ModelCard]
 

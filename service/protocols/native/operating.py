@@ -1,0 +1,113 @@
+"""The routes that change what is served; service/versions does it."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from service.lifecycle import Service
+from service.protocols.exchange import read_body
+from service.protocols.native.parsing import parse
+from service.protocols.native.schema import ErrorResponse
+from service.versions import operating
+from service.versions.admission import require_operator
+
+MAX_BODY_BYTES = 65_536
+MAX_VERSIONS = 8  # that share the requests
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class VersionBody(_Strict):
+    """Which version of the model."""
+
+    version: str | None = None
+
+
+class SharesBody(_Strict):
+    """How versions share the requests that name none."""
+
+    weights: Annotated[
+        dict[str, Annotated[float, Field(ge=0, le=1e6)]],
+        Field(max_length=MAX_VERSIONS, description="by version; empty: the newest has all"),
+    ]
+
+
+class ModelState(BaseModel):
+    """How a model is served by all workers."""
+
+    model: str
+    shares: dict[str, float]
+    loaded: list[str]
+    refused: dict[str, str]
+    workers: int
+
+
+class _Operation(APIRoute):
+    """A route that only an operator may use; its body is read when that is certain."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's hook for custom routes."""
+        answer = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            service: Service = request.app.state.service
+            require_operator(service.settings.admin, request.client, request.headers.raw)
+            return await answer(request)
+
+        return handle
+
+
+def _described(body: type[BaseModel]) -> dict[str, Any]:
+    content = {"application/json": {"schema": body.model_json_schema()}}
+    return {"requestBody": {"content": content}}
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (403, 404, 409, 413, 422, 503, 504)
+}
+operations = APIRouter(
+    prefix="/v1/models/{name}", route_class=_Operation, responses=_ERRORS, tags=["operators"]
+)
+
+
+@operations.post("/load", openapi_extra=_described(VersionBody))
+async def load(request: Request, name: str) -> ModelState:
+    """Looks at the artifacts folder now; with a version, loads it beside the others."""
+    version = (await _read(request, VersionBody)).version
+    return await _state(request, lambda watcher: operating.load(watcher, name, version))
+
+
+@operations.post("/unload", openapi_extra=_described(VersionBody))
+async def unload(request: Request, name: str) -> ModelState:
+    """Takes a version out, or without one the whole model."""
+    version = (await _read(request, VersionBody)).version
+    return await _state(request, lambda watcher: operating.unload(watcher, name, version))
+
+
+@operations.post("/share", openapi_extra=_described(SharesBody))
+async def share(request: Request, name: str) -> ModelState:
+    """Shares the requests that name no version between versions."""
+    weights = (await _read(request, SharesBody)).weights
+    return await _state(request, lambda watcher: operating.share(watcher, name, weights))
+
+
+async def _read(request: Request, body: type[Body]) -> Body:
+    raw = await read_body(request.headers.raw, request.receive, MAX_BODY_BYTES)
+    return parse(TypeAdapter(body), raw or b"{}")
+
+
+async def _state(
+    request: Request, change: Callable[[Any], Awaitable[operating.ModelState]]
+) -> ModelState:
+    service: Service = request.app.state.service
+    await service.loaded()
+    service.engine()
+    return ModelState(**asdict(await change(service.versions)))

@@ -1,0 +1,79 @@
+"""Opens one version: copied, verified, proved on its golden pairs, warm, and good enough."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from persona.artifact import ArtifactError
+from persona.engine import Limits
+from persona.engine.engine import OnRun
+from persona.engine.model import Model
+from service.versions.copies import Copies, release_with
+from service.versions.folder import Version
+
+# While a version is opened, the thread that answers waits at most so long for Python's lock.
+SWITCH_INTERVAL_S = 0.0005
+
+
+class Opener:
+    """Opens versions of one worker, in a thread that does nothing else."""
+
+    def __init__(self, copies: Copies, limits: Limits, on_run: OnRun, max_loss: float) -> None:
+        self._copies = copies
+        self._limits = limits
+        self._on_run = on_run
+        self._max_loss = max_loss
+
+    def open(self, version: Version, running: Model | None) -> Model:
+        """The model of a version; `running` is what it would take the place of.
+
+        Raises:
+            ArtifactError: it is broken; the message names the file.
+        """
+        folder, held = self._copies.take(version.folder)
+        on_run = partial(self._on_run, version.model, version.number)
+        try:
+            with self._copies.turn(running is not None), _yielding():
+                model = Model(folder, self._limits, on_run, running)
+        except Exception as error:
+            if held is not None:
+                os.close(held)
+                self._copies.drop(version.folder)
+            if isinstance(error, ArtifactError):
+                message = str(error).replace(str(folder), str(version.folder))
+                raise ArtifactError(message) from error
+            raise
+        if held is not None:
+            release_with(model, held)
+        return model
+
+    def compare(self, new: Model, running: Model) -> None:
+        """Compares a new version with the one that runs, on the cases that the new one carries.
+
+        Raises:
+            ArtifactError: it foresees clicks worse, by more than may be lost.
+        """
+        evaluation = new.artifact.evaluation()
+        if evaluation is None or self._max_loss >= 1:
+            return
+        with _yielding():
+            before, after = running.quality(evaluation), new.quality(evaluation)
+        if after < before * (1 - self._max_loss):
+            raise ArtifactError(
+                f"mean reciprocal rank {after:.4f} on its own evaluation cases, version "
+                f"{running.manifest.version} has {before:.4f}: a loss of {1 - after / before:.1%}, "
+                f"limit {self._max_loss:.1%}"
+            )
+
+
+@contextmanager
+def _yielding() -> Iterator[None]:
+    """Holds Python's lock for short times only."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

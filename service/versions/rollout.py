@@ -1,0 +1,222 @@
+"""Brings what a worker serves in line with the artifacts folder and with what was chosen.
+
+All of it happens in one thread of its own. Only `adopt` runs on the event loop: it puts a new
+registry in the old one's place, between two batches. A version that left the registry still answers
+the queries that found it, and its memory is freed after the last of them.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from persona.artifact import ArtifactError, open_artifact
+from persona.engine import Engine
+from persona.engine.model import Model
+from persona.engine.registry import Registry
+from service.logs import frames
+from service.metrics import BROKEN, LOADED, ROLLOUTS
+from service.versions.choices import Choice, Choices
+from service.versions.folder import Version, scan, signatures
+from service.versions.opening import Opener
+from service.versions.reports import Refusal, Report
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version that is open."""
+
+    model: Model
+    signature: int  # of its folder when it was opened, or found to be still the same
+
+
+@dataclass
+class State:
+    """What a worker is to serve."""
+
+    default: str = ""
+    loaded: dict[str, dict[str, Loaded]] = field(default_factory=dict)  # by model and version
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)  # by model and version
+    problems: dict[str, str] = field(default_factory=dict)  # by what cannot be served, as `shop/2`
+    revision: int = -1  # of the choices
+
+    def names(self) -> set[tuple[str, str]]:
+        """All that is loaded, by model and version."""
+        return {(model, version) for model, own in self.loaded.items() for version in own}
+
+    def registry(self) -> Registry:
+        """The same for the engine."""
+        models = [one.model for own in self.loaded.values() for one in own.values()]
+        broken = {name.partition("/")[0]: reason for name, reason in self.problems.items()}
+        return Registry(models, self.default, self.shares, broken)
+
+
+class Rollout:
+    """What one worker serves."""
+
+    def __init__(self, root: Path, opener: Opener) -> None:
+        self.engine: Engine | None = None
+        self.state = State()
+        self.root = root
+        self._opener = opener
+        self._refused: dict[str, Refusal] = {}  # by the version's name
+        self._seen: dict[str, int] = {}  # signatures at the last look
+        self._followed: object = None  # all that the state follows from
+
+    def follow(self, choices: Choices, peers: Sequence[Report]) -> State | None:
+        """What to serve from now on; None if that is what is served already.
+
+        A folder that has changed since the last look is left alone until it is quiet, unless
+        somebody asked for it: it may be half copied.
+        """
+        try:
+            found = scan(self.root)
+        except ArtifactError as error:
+            return self._without_folder(str(error), choices)
+        seen = signatures(found.values())
+        asked = choices.revision != self.state.revision
+        quiet = {name: mark for name, mark in seen.items() if asked or self._seen.get(name) == mark}
+        self._seen = seen
+        followed = (quiet, choices.revision, next(iter(found)))
+        if followed == self._followed:
+            return None
+        if asked:  # what was refused is tried again; but a new worker takes its neighbours' word
+            self._refused = {}
+            for peer in peers if self.engine is None else ():
+                self._refused.update(peer.refused)
+        state = self._bring(found, choices, quiet)
+        self._followed = followed
+        return state
+
+    def adopt(self, state: State) -> None:
+        """Serves it; on the event loop."""
+        before, after = self.state.names(), state.names()
+        if self.engine is not None:
+            self.engine.registry = state.registry()
+        elif after:
+            self.engine = Engine(state.registry())
+        for model, version in after - before:
+            logger.info("loaded %s/%s", model, version)
+            ROLLOUTS.labels(model, "loaded").inc()
+            LOADED.labels(model, version).set(1)
+        for model, version in before - after:
+            logger.info("unloaded %s/%s", model, version)
+            ROLLOUTS.labels(model, "unloaded").inc()
+            LOADED.labels(model, version).set(0)
+        for name in self.state.problems.keys() | state.problems.keys():
+            BROKEN.labels(*name.partition("/")[::2]).set(name in state.problems)
+        self.state = state
+
+    def report(self) -> Report:
+        """The same for the other workers."""
+        return Report(
+            process_id=os.getpid(),
+            revision=self.state.revision,
+            shares=self.state.shares,
+            loaded={model: list(own) for model, own in self.state.loaded.items()},
+            refused=self._refused,
+            problems=self.state.problems,
+        )
+
+    def _without_folder(self, reason: str, choices: Choices) -> State | None:
+        """What is served stays."""
+        self._followed = None
+        problems = {"artifacts": reason}
+        if problems == self.state.problems and choices.revision == self.state.revision:
+            return None
+        logger.error("%s", reason)
+        return replace(self.state, problems=problems, revision=choices.revision)
+
+    def _bring(
+        self, found: dict[str, list[Version]], choices: Choices, quiet: dict[str, int]
+    ) -> State:
+        state = State(next(iter(found)), revision=choices.revision)
+        for name in found.keys() | self.state.loaded.keys():
+            choice = choices.of(name)
+            if choice.off:
+                continue
+            running = self.state.loaded.get(name, {})
+            there = [v for v in found.get(name, []) if v.name in quiet or v.number in running]
+            state.loaded[name], state.shares[name] = self._bring_model(name, there, choice)
+            state.problems |= self._changed(name, there)
+        state.loaded = {name: own for name, own in state.loaded.items() if own}
+        in_place = {version.name for versions in found.values() for version in versions}
+        self._refused = {name: why for name, why in self._refused.items() if name in in_place}
+        state.problems |= {name: refusal.reason for name, refusal in self._refused.items()}
+        return state
+
+    def _bring_model(
+        self, name: str, there: Sequence[Version], choice: Choice
+    ) -> tuple[dict[str, Loaded], dict[str, float]]:
+        """The versions of a model to serve, and their shares."""
+        ready = dict(self.state.loaded.get(name, {}))
+        while True:
+            usable = [
+                version
+                for version in there
+                if version.number not in choice.unloaded
+                and (version.number in ready or not self._is_refused(version))
+            ]
+            shares = choice.shares([version.number for version in usable])
+            wanted = [v for v in usable if v.number in shares or v.number in choice.loaded]
+            missing = [version for version in wanted if version.number not in ready]
+            if not missing:
+                break
+            self._open(missing[0], choice, ready)
+        if not shares:  # nothing could take the place of what runs
+            return ready, self.state.shares.get(name, {})
+        return {version.number: ready[version.number] for version in wanted}, shares
+
+    def _open(self, version: Version, choice: Choice, ready: dict[str, Loaded]) -> None:
+        """Adds a version to those that are ready, or to those refused."""
+        try:
+            running = self._running(version.model)
+            model = self._opener.open(version, running)
+            if running and _is_newer(model, running) and not choice.names(version.number):
+                self._opener.compare(model, running)
+        except ArtifactError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  # the process stays up to say what is wrong
+            reason = f"opening it failed: {type(error).__name__}"
+            logger.critical("%s: opening it failed\n%s", version.name, frames(error))
+        else:
+            ready[version.number] = Loaded(model, version.signature)
+            self._refused.pop(version.name, None)
+            return
+        stays = ", ".join(ready)
+        logger.error("refused %s: %s; still served: %s", version.name, reason, stays or "none")
+        ROLLOUTS.labels(version.model, "refused").inc()
+        self._refused[version.name] = Refusal(signature=version.signature, reason=reason)
+
+    def _running(self, name: str) -> Model | None:
+        """The version of a model with the largest share."""
+        models = self.engine.registry.models if self.engine is not None else []
+        return next((model for model in models if model.manifest.name == name), None)
+
+    def _is_refused(self, version: Version) -> bool:
+        refusal = self._refused.get(version.name)
+        return refusal is not None and refusal.signature == version.signature
+
+    def _changed(self, name: str, there: Sequence[Version]) -> dict[str, str]:
+        """The versions that run, but lie otherwise in the folder by now, and how."""
+        problems = {}
+        for version in there:
+            loaded = self.state.loaded.get(name, {}).get(version.number)
+            if loaded is None or loaded.signature == version.signature:
+                continue
+            try:
+                same = open_artifact(version.folder).manifest == loaded.model.manifest
+                reason = "its files were replaced: give the new content a version of its own"
+            except ArtifactError as error:
+                same, reason = False, str(error)
+            if not same:
+                problems[version.name] = f"{reason}; what was loaded before still answers"
+                logger.error("%s: %s", version.name, problems[version.name])
+        return problems
+
+
+def _is_newer(one: Model, other: Model) -> bool:
+    return int(one.manifest.version) > int(other.manifest.version)
