@@ -54,6 +54,7 @@ class Watch:
         self.body_bytes = 0  # held by bodies that have not come whole
         self._unread_bytes = 0  # at the last look
         self._seen: dict[Watched, _Seen] = {}  # the oldest first
+        self._next_look: asyncio.TimerHandle | None = None  # none while nobody is connected
         self._max_connections = descriptors_for(settings.max_connections)
         self._limits: dict[Phase, float] = {
             "idle": settings.keep_alive_seconds,
@@ -73,8 +74,8 @@ class Watch:
                 return False
             self._seen.pop(oldest)
             oldest.abort()
-        if not self._seen:
-            loop.call_later(self._tick, self._look, loop)
+        if self._next_look is None:
+            self._next_look = loop.call_later(self._tick, self._look, loop)
         self._seen[connection] = _Seen(("head", None), loop.time())
         return True
 
@@ -90,7 +91,8 @@ class Watch:
         return next((one for one in self._seen if one.phase()[0] in {"idle", "head"}), None)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+        again = loop.call_later(self._tick, self._look, loop) if self._seen else None
+        self._next_look, now = again, loop.time()
         self._unread_bytes = sum(one.unread_bytes() for one in self._seen)
         for connection, seen in list(self._seen.items()):
             phase, unread = connection.phase(), connection.unread_bytes()
@@ -102,8 +104,6 @@ class Watch:
                 seen.phase, seen.since = ("closing", None), now
                 connection.end(phase[0])
         self._end_the_slowest_readers()
-        if self._seen:
-            loop.call_later(self._tick, self._look, loop)
 
     def _end_the_slowest_readers(self) -> None:
         """Drops the largest answers that nobody takes, until the rest is within the limit."""

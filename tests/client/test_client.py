@@ -139,6 +139,14 @@ def test_no_body_is_larger_than_the_limit_unless_one_history_is() -> None:
     )
 
 
+def test_no_request_has_more_items_than_the_limit_unless_one_history_has() -> None:
+    histories = [["x"] * (1 + number % 7) for number in range(50)] + [["y"] * 90]
+    bodies = [call.content for call in encode_calls(histories, Limits(items=20), attention="none")]
+    parts = [json.loads(body or b"")["histories"] for body in bodies]
+    assert list(chain.from_iterable(parts)) == histories
+    assert max(sum(map(len, part)) for part in parts if len(part) > 1) <= 20
+
+
 def test_no_histories_are_one_request_that_the_service_may_judge() -> None:
     with client_of(answer) as client:
         assert client.encode([]).embeddings.shape == (0, 0)

@@ -13,9 +13,6 @@ from tests.service.hostile.wire import head, request
 
 LIMITS: dict[str, Any] = {
     "max_body_bytes": 200_000,
-    "max_histories": 16,
-    "max_history_items": 100,
-    "max_items": 1_000,
     "max_headers": 20,
     "max_header_bytes": 4_000,
     "max_pipelined_requests": 16,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +19,7 @@ CHUNKED = head(POST, "Host: here", "Transfer-Encoding: chunked")
 
 @pytest.fixture(scope="module")
 def client(tiny_artifacts: Path) -> Iterator[httpx.Client]:
-    limits: dict[str, Any] = {**LIMITS, "max_histories": 1024, "max_items": 20_000}
-    with serving(tiny_artifacts, **limits, max_attention_values=10**9) as client:
+    with serving(tiny_artifacts, **LIMITS, max_attention_values=10**9) as client:
         yield client
 
 
