@@ -3,7 +3,11 @@
 PersonaError
 ├── ClientGone       the client closed the connection before the answer was there
 ├── UnknownEncoding  the body is compressed
-└── CannotListen     the address cannot be listened on, for example because the port is in use
+├── CannotListen     the address cannot be listened on, for example because the port is in use
+├── BrokenKeys       the file of keys cannot be used; names the place in it
+├── Unauthorized     no key, or one that is not known
+├── Forbidden        the key does not open this
+└── RateLimited      the key has had its requests for now; try again
 """
 
 from persona.contract import PersonaError
@@ -19,3 +23,19 @@ class UnknownEncoding(PersonaError):
 
 class CannotListen(PersonaError):
     """The service cannot start; the message names the address."""
+
+
+class BrokenKeys(PersonaError):
+    """The keys cannot be read or written; the message names the file and the place."""
+
+
+class Unauthorized(PersonaError):
+    """The request needs a key."""
+
+
+class Forbidden(PersonaError):
+    """The request needs another key."""
+
+
+class RateLimited(PersonaError):
+    """The key's limit is reached; `retry_after_s` says when it is not."""

@@ -18,6 +18,7 @@ from persona.engine.timeouts import Timeouts
 from service.logs import frames
 from service.metrics import READY, Tally, forget_worker
 from service.settings import Settings
+from service.traffic import Traffic
 
 YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
 
@@ -30,6 +31,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tally = Tally()
+        self.traffic = Traffic(self.tally)
         self.timeouts = Timeouts()
         self._engine: Engine | None = None
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(default=5, ge=1)  # between two requests of a connection
     closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
+    keys_file: Path | None = None  # None: no key is asked for
+    request_ids: bool = True  # taken from requests or made, and echoed
+    server_timing: bool = False  # a header that says how long each stage took
+    access_log: bool = False  # a line a request
+    log_format: Literal["text", "json"] = "text"
+    traces: bool = False  # to OpenTelemetry; the OTEL_* variables say where
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 
     def limits(self) -> Limits:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from persona.cli import data, evaluate, explain, export, score, serve, train
+from persona.cli import data, evaluate, explain, export, keys, score, serve, train
 from persona.cli.rooms import hint, missing_room
 
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     callback=_check_room,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 app.command(name="train")(train.train)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="export")(export.export)

@@ -11,6 +11,7 @@ from fastapi import Response
 from persona.contract import Query, RequestTooLarge, Results
 from service.errors import ClientGone, UnknownEncoding
 from service.lifecycle import Service
+from service.visit import mark, mark_computed
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -20,6 +21,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # than its place in the queue.
 WATCH_AFTER_S = 0.02
 
+# Answers hold what people did: no cache keeps them, and no browser takes JSON for a page.
+SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
 
 @dataclass(slots=True)
 class Answer:
@@ -28,12 +32,14 @@ class Answer:
     body: bytes
     status: int = 200
     headers: Sequence[tuple[bytes, bytes]] = ()
+    code: str = ""  # of an error
 
     async def send(self, send: Send) -> None:
         """Sends it as ASGI wants it."""
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(self.body)),
+            *SAFE_HEADERS,
             *self.headers,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -80,16 +86,21 @@ async def ask(service: Service, query: Query, receive: Receive) -> Results:
         PersonaError: one of persona/contract.py.
         ClientGone: the client disconnected.
     """
-    future = service.engine().submit(query, service.settings.deadline_ms / 1000)
+    mark("parse")
+    engine = service.engine()
+    future = engine.submit(query, service.settings.deadline_ms / 1000)
     service.timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
     try:
-        return await future
+        results = await future
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if future.cancelled() and task is not None and not task.cancelling():
             raise ClientGone("the client disconnected") from None
         future.cancel()
         raise
+    mark_computed(results.model, results.version, service.tally.turn_s(results.model))
+    service.traffic.count(engine, query, results)
+    return results
 
 
 def _watch(receive: Receive, future: asyncio.Future[Any]) -> None:

@@ -24,7 +24,7 @@ ARROWS = {
     "persona.scoring": "persona.contract persona.results persona.tables",
     "persona.cli": "persona service model export",
     "persona": "persona",
-    "service.protocols": "service.errors service.lifecycle service.settings"
+    "service.protocols": "service.errors service.lifecycle service.settings service.visit"
     " persona.contract persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
     "model.clicks": "model.errors persona.contract persona.tables",
@@ -48,8 +48,10 @@ LIBRARIES = {
     "pydantic_settings": "service.settings",
     "onnxruntime": "persona.engine.session export",
     "fastapi": "service.app service.protocols",
-    "starlette": "service.app service.protocols",
+    "starlette": "service",
     "prometheus_client": "service",
+    "limits": "service",
+    "opentelemetry": "service.tracing",
     "uvicorn": "persona.cli.serve service",
     "httptools": "service.http",
     "typer": "persona.cli",
