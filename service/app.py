@@ -21,7 +21,7 @@ from service.gate import Gate
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
-from service.protocols.exchange import SAFE_HEADERS, Answer
+from service.protocols.exchange import Answer
 from service.protocols.native.errors import answer_to, error_answer
 from service.protocols.native.routes import VERBS, Verb, plain, posted
 from service.protocols.native.schema import ErrorResponse
@@ -131,9 +131,7 @@ class Application(FastAPI):
 
         async def noting_send(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *SAFE_HEADERS]
+            status = message.get("status", status)
             await send(message)
 
         try:

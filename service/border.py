@@ -16,6 +16,9 @@ from service.visit import Visit, begin, mark, request_id
 if TYPE_CHECKING:
     from service.tracing import Tracer
 
+# Answers hold what people did: no cache keeps them, and no browser takes JSON for a page.
+_SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
 access = logging.getLogger("service.access")
 
 Inner = Callable[[Scope, Receive, Send], Awaitable[Any]]
@@ -25,6 +28,7 @@ class Border:
     """Makes a visit of each request, and tells the client and the operators about it."""
 
     def __init__(self, settings: Settings) -> None:
+        self._always = _SAFE if settings.safe_headers or settings.keys_file is not None else ()
         self._echoes = settings.request_ids
         self._tells_timing = settings.server_timing
         self._logs = settings.access_log
@@ -33,8 +37,15 @@ class Border:
     @classmethod
     def where_wanted(cls, settings: Settings) -> "Border | None":
         """None where nobody looks, so that requests do not pay for it."""
-        wanted = settings.request_ids, settings.server_timing, settings.access_log, settings.traces
-        return cls(settings) if any(wanted) else None
+        names = [
+            "keys_file",
+            "safe_headers",
+            "request_ids",
+            "server_timing",
+            "access_log",
+            "traces",
+        ]
+        return cls(settings) if any(getattr(settings, name) for name in names) else None
 
     async def cross(self, inner: Inner, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -60,7 +71,7 @@ class Border:
                 _log(visit, scope, status)
 
     def _headers(self, visit: Visit) -> list[tuple[bytes, bytes]]:
-        headers = []
+        headers = [*self._always]
         if self._echoes:
             headers.append((b"x-request-id", visit.request_id.encode()))
         if self._tells_timing:

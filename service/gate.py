@@ -9,11 +9,11 @@ import math
 import os
 import re
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from limits import RateLimitItem, parse
-from limits.strategies import FixedWindowRateLimiter
+from limits import parse
 from starlette.types import Scope
 
 from service.errors import Forbidden, RateLimited, Unauthorized
@@ -30,6 +30,22 @@ OPEN = frozenset(
 _ADMIN = re.compile(r"/(v1/models|v1/admin|v2/repository)(/|$)(?!index$)")
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnLimit:
+    """A limit of one key."""
+
+    name: str
+    amount: int
+    seconds: int
+    text: str
+
+
+@cache
+def _own_limit(key: str, limit: str) -> _OwnLimit:
+    item = parse(limit)
+    return _OwnLimit(item.key_for(key), item.amount, item.get_expiry(), str(item))
+
+
 class Gate:
     """Finds the key of a request, and refuses one that has none or has asked too often."""
 
@@ -42,7 +58,6 @@ class Gate:
         self._keyring = Keyring(keys) if keys is not None else None
         shared = os.environ.get(MULTIPROCESS_FOLDER)
         self._counts = SharedCounts(Path(shared) if shared else None)
-        self._limiter = FixedWindowRateLimiter(self._counts)
 
     @property
     def has_keys(self) -> bool:
@@ -73,17 +88,16 @@ class Gate:
         if (visit := current()) is not None:
             visit.key = key.name
         for limit in key.limits:
-            self._count(key, _parsed(limit))
+            own = _own_limit(key.name, limit)
+            if self._counts.add(own.name, own.seconds) > own.amount:
+                raise self._limited(key, own)
         return key
 
-    def _count(self, key: Key, limit: RateLimitItem) -> None:
-        if self._limiter.hit(limit, key.name):
-            return
-        ends, _ = self._limiter.get_window_stats(limit, key.name)
-        seconds = max(1, math.ceil(ends - time.time()))
-        error = RateLimited(f"the key '{key.name}' may ask {limit}; try again in {seconds} s")
-        error.retry_after_s = seconds
-        raise error
+    def _limited(self, key: Key, limit: _OwnLimit) -> RateLimited:
+        seconds = math.ceil(self._counts.seconds_left(limit.seconds))
+        error = RateLimited(f"the key '{key.name}' may ask {limit.text}; try again in {seconds} s")
+        error.retry_after_s = max(1, seconds)
+        return error
 
 
 def needs_admin(scope: Scope) -> bool:
@@ -119,6 +133,3 @@ def _presented(scope: Scope) -> bytes | None:
         elif name == b"x-api-key":
             return bytes(value)
     return None
-
-
-_parsed = cache(parse)

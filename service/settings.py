@@ -44,7 +44,8 @@ class Settings(BaseSettings):
     closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
     keys_file: Path | None = None  # None: no key is asked for
-    request_ids: bool = True  # taken from requests or made, and echoed
+    safe_headers: bool = False  # for browsers and caches, on every answer
+    request_ids: bool = False  # taken from requests or made, and echoed
     server_timing: bool = False  # a header that says how long each stage took
     access_log: bool = False  # a line a request
     log_format: Literal["text", "json"] = "text"

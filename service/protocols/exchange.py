@@ -21,9 +21,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # than its place in the queue.
 WATCH_AFTER_S = 0.02
 
-# Answers hold what people did: no cache keeps them, and no browser takes JSON for a page.
-SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-
 
 @dataclass(slots=True)
 class Answer:
@@ -39,7 +36,6 @@ class Answer:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(self.body)),
-            *SAFE_HEADERS,
             *self.headers,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

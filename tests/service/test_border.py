@@ -23,7 +23,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture(scope="module")
 def client(tiny_artifacts: Path) -> Iterator[httpx.Client]:
-    with serving(tiny_artifacts, server_timing=True) as client:
+    with serving(tiny_artifacts, request_ids=True, server_timing=True, safe_headers=True) as client:
         yield client
 
 

@@ -194,22 +194,22 @@ def test_a_limited_request_gets_429_and_retry_after(tiny_artifacts: Path, file: 
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
 
 
-def test_a_window_that_has_ended_counts_anew(tmp_path: Path) -> None:
+def test_a_window_that_has_ended_counts_anew() -> None:
     now = [1000.0]
     counts = SharedCounts(None, lambda: now[0])
-    assert [counts.incr("a", 10), counts.incr("a", 10)] == [1, 2]
-    now[0] = 1010.0
-    assert (counts.incr("a", 10), counts.get_expiry("a")) == (1, 1020)
+    assert [counts.add("a", 10), counts.add("a", 10)] == [1, 2]
+    now[0] = 1012.0
+    assert (counts.add("a", 10), counts.seconds_left(10)) == (1, 8)
 
 
 def test_workers_add_up_what_they_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     here, there = (SharedCounts(tmp_path, lambda: now[0]) for _ in range(2))
-    here.incr("a", 100)
+    here.add("a", 100)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     now[0] += 1
-    assert there.incr("a", 100, 5) == 5 + 1
-    assert json.loads((tmp_path / "requests-1.json").read_text()) == [["a", 10, 5]]
+    assert there.add("a", 100) == 2
+    assert json.loads((tmp_path / "requests-1.json").read_text()) == [["a", 10, 1]]
 
 
 def test_the_gate_counts_where_workers_share(
