@@ -63,7 +63,7 @@ LIBRARIES = {
     "onnx": "export",
 }
 ROOMS = ("persona", "service", "model", "export")
-FOLDERS = (*ROOMS, "bench", "docs", "tests")
+FOLDERS = (*ROOMS, "bench", "deploy", "docs", "tests")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 IN_ROOMS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ROOMS]

@@ -1,37 +1,26 @@
 """What is counted of histories, beside what the model saw in training."""
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from export.write import Description, write_artifact
 from model.training.traffic import traffic
-from persona.artifact import find_artifacts
 from persona.contract import ITEM_ID, Query
 from persona.engine import Engine
 from service.metrics import Tally, exposition
 from service.traffic import EVERY, Traffic
 from tests import small
-from tests.conftest import TINY, TINY_ITEMS, random_encoder
+from tests.conftest import SEEN
 
-SEEN = {
-    "history_length": 4.5,
-    "popular_share": 0.4,
-    "unknown_share": 0.0,
-    "popular_items": ["item 0"],
-}
 LONG = ["item 1"] * 13  # the model reads 12
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    root = tmp_path_factory.mktemp("artifacts")
-    about = Description("watched", training={"traffic": SEEN})
-    write_artifact(random_encoder(TINY, len(TINY_ITEMS)), TINY_ITEMS, about, root)
-    assert find_artifacts(root)
-    return Engine.open(root)
+def engine(watched_artifacts: Path) -> Engine:
+    return Engine.open(watched_artifacts)
 
 
 def told(name: str) -> float:
