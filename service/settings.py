@@ -3,10 +3,10 @@
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from persona.engine import Limits
 
@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(default=5, ge=1)  # between two requests of a connection
     closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
+    trusted_keys: Annotated[tuple[Path, ...], NoDecode] = ()  # none: artifacts need no signature
     keys_file: Path | None = None  # None: no key is asked for
     safe_headers: bool = False  # for browsers and caches, on every answer
     request_ids: bool = False  # taken from requests or made, and echoed
@@ -51,6 +52,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     traces: bool = False  # to OpenTelemetry; the OTEL_* variables say where
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+
+    @field_validator("trusted_keys", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return tuple(value.split(os.pathsep)) if isinstance(value, str) and value else value or ()
 
     def limits(self) -> Limits:
         """Those of the settings that the engine holds."""

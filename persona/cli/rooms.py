@@ -19,6 +19,7 @@ EXTRAS = {
     "files": "duckdb pyarrow",
     "serve": "fastapi httptools limits prometheus_client pydantic_settings uvicorn uvloop",
     "otel": "opentelemetry",
+    "signed": "cryptography",
     "train": "jinja2 lightning matplotlib onnx onnxscript torch",
     "ray": "ray",
 }

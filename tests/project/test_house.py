@@ -51,6 +51,7 @@ LIBRARIES = {
     "starlette": "service",
     "prometheus_client": "service",
     "limits": "service",
+    "cryptography": "persona.artifact.signature",
     "opentelemetry": "service.tracing",
     "uvicorn": "persona.cli.serve service",
     "httptools": "service.http",
