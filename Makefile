@@ -22,7 +22,20 @@ LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
 EDITABLE := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 COMPILE := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml $(UPGRADE)
 
-.PHONY: help serve install test test-all test-ranges lint format train export bench docs lock clean
+# Tools that look at our packages from outside, in an environment of their own.
+.venv/.audit: .venv/.python
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet "cyclonedx-bom>=7,<8" "pip-audit>=2.10,<3"
+	@touch $@
+
+sbom: .venv/.audit ## write sbom.json, a CycloneDX list of what the image installs
+	.venv/audit/bin/cyclonedx-py requirements requirements/serve.txt --pyproject pyproject.toml \
+		--output-reproducible --output-file sbom.json
+
+audit: .venv/.audit ## look for known faults in what the image installs
+	.venv/audit/bin/pip-audit --requirement requirements/serve.txt --require-hashes --disable-pip
+
+.PHONY: help serve install test test-all test-ranges lint format train export bench docs lock sbom audit clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

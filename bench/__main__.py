@@ -19,6 +19,7 @@ from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.reading import reading
 from bench.rectools import rectools
 from bench.reload import reload
+from bench.secured import secured
 from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -30,7 +31,19 @@ app.command()(news)
 app.command()(attention)
 app.command()(pooling)
 app.command()(reading)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, reload, house):
+for serving in (
+    online,
+    ceiling,
+    latency,
+    ladder,
+    batch,
+    pooled,
+    memory,
+    curves,
+    reload,
+    secured,
+    house,
+):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)

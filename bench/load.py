@@ -61,9 +61,10 @@ def requests(server: Server, batches: Sequence[Rows]) -> list[bytes]:
     made = []
     for batch in batches:
         body = server.body(batch)
+        more = "".join(f"{name}: {value}\r\n" for name, value in server.headers.items())
         head = (
             f"POST {server.path} HTTP/1.1\r\nHost: localhost\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
         )
         made.append(head.encode() + body)
     return made

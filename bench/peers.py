@@ -55,6 +55,7 @@ class Server:
     body: Body = _plain_body
     requirements: tuple[str, ...] = ()  # none: our own environment
     variables: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)  # of every request
     ready: str = ""  # what the answer of /metrics holds when all workers are ready
 
 
@@ -161,7 +162,7 @@ class Running:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{self.server.path}",
             self.server.body(histories),
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", **self.server.headers},
         )
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             content: bytes = answer.read()

@@ -7,6 +7,7 @@ from model.training.recipe import Recipe
 from model.training.run import (
     DATA,
     EVALUATION,
+    TRAFFIC,
     TRAINING,
     read_facts,
     read_item_ids,
@@ -73,6 +74,7 @@ def quality_warning(metrics: Facts) -> str | None:
 def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:
     data = read_facts(run, DATA)
     folder = f"runs/{name}"
+    seen = read_facts(run, TRAFFIC)
     return {
         "data": recipe.data.name,
         "credit": recipe.data.source,
@@ -87,4 +89,5 @@ def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:
             f"persona export {folder} --name {name} --version {version} --output artifacts",
         ],
         "recipe": recipe.model_dump(mode="json"),
+        **({"traffic": seen} if seen else {}),
     }

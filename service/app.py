@@ -9,23 +9,28 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from persona.contract import PersonaError
+from service.border import Border
+from service.distribution import Series
+from service.gate import Gate
 from service.lifecycle import Service
 from service.logs import frames
-from service.metrics import REQUESTS, SECONDS, exposition
+from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
 from service.protocols.exchange import Answer
 from service.protocols.native.errors import answer_to, error_answer
 from service.protocols.native.operating import operations
-from service.protocols.native.routes import VERBS, plain, posted
+from service.protocols.native.routes import VERBS, Verb, plain, posted
 from service.protocols.native.schema import ErrorResponse
 from service.settings import Settings
 
 _INTERNAL_ERROR = error_answer(500, "internal", "internal error")
+
+_CAUSES = {404: "not_found", 405: "method_not_allowed", 500: "internal", 503: "not_ready"}
 
 logger = logging.getLogger(__name__)
 
@@ -84,29 +89,49 @@ class Application(FastAPI):
         super().__init__(**options)
         self.state.service = service
         self._service = service
-        self._seconds: dict[str, Histogram] = {}  # by route
+        self._border = Border.where_wanted(service.settings)
+        self._gate = Gate(service.settings.keys_file)
+        self._seconds: dict[str, Series] = {}  # by route
         self._answered: dict[tuple[str, int], Counter] = {}  # by route and status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the lifespan."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-            return
+        elif self._border is not None:
+            await self._border.cross(self._answer, scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
             verb = VERBS.get(scope["path"])
         if scope["method"] == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
-        if verb is None:
-            status = await self._through_fastapi(scope, receive, send)
+        answer = self._refusal(scope) if verb is None or self._gate.has_keys else None
+        if answer is None and verb is not None:
+            answer = await self._of_verb(verb, scope, receive)
+        if answer is None:
+            status, code = await self._through_fastapi(scope, receive, send), ""
         else:
-            try:
-                answer = await verb.answer(self._service, scope["headers"], receive)
-            except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
-                answer = _failed(scope, error)
-            status = answer.status
+            status, code = answer.status, answer.code
             await answer.send(send)
-        self._count(scope["path"], status, time.perf_counter() - started)
+        self._count(scope["path"], status, code, time.perf_counter() - started)
+
+    async def _of_verb(self, verb: Verb[Any], scope: Scope, receive: Receive) -> Answer:
+        try:
+            return await verb.answer(self._service, scope["headers"], receive)
+        except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
+            return _failed(scope, error)
+
+    def _refusal(self, scope: Scope) -> Answer | None:
+        """The answer to who may not ask this; None for who may."""
+        try:
+            self._gate.admit(scope)
+        except PersonaError as error:
+            return answer_to(error)
+        return None
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> int:
         """The status of the response."""
@@ -125,15 +150,18 @@ class Application(FastAPI):
                 await answer.send(noting_send)
         return status
 
-    def _count(self, path: str, status: int, seconds: float) -> None:
+    def _count(self, path: str, status: int, code: str, seconds: float) -> None:
         if not self._seconds:
             routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
             self._seconds.update({route: SECONDS.labels(route) for route in routes})
         route = path if path in self._seconds else "other"
         if (answered := self._answered.get((route, status))) is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
-        self._service.tally.count(answered)
-        self._seconds[route].observe(seconds)
+        tally = self._service.tally
+        tally.count(answered)
+        tally.observe(self._seconds[route], seconds)
+        if status >= 400 or not status:
+            tally.count(ERRORS.labels(code or _CAUSES.get(status, f"http_{status}")))
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

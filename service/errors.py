@@ -3,9 +3,12 @@
 PersonaError
 ├── ClientGone       the client closed the connection before the answer was there
 ├── UnknownEncoding  the body is compressed
-├── Forbidden        whoever asks may not change what is served
+├── Unauthorized     no key, or one that is not known
+├── Forbidden        whoever asks, or the key, may not do this
+├── RateLimited      the key has had its requests for now; try again
 ├── Conflict         what is served cannot be changed like that
 ├── NoStateFolder    there is no place for copies of artifacts and for what was chosen
+├── BrokenKeys       the file of keys cannot be used; names the place in it
 └── CannotListen     the address cannot be listened on, for example because the port is in use
 """
 
@@ -34,3 +37,15 @@ class NoStateFolder(PersonaError):
 
 class CannotListen(PersonaError):
     """The service cannot start; the message names the address."""
+
+
+class BrokenKeys(PersonaError):
+    """The keys cannot be read or written; the message names the file and the place."""
+
+
+class Unauthorized(PersonaError):
+    """The request needs a key."""
+
+
+class RateLimited(PersonaError):
+    """The key's limit is reached; `retry_after_s` says when it is not."""

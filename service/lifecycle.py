@@ -17,6 +17,7 @@ from persona.engine.timeouts import Timeouts
 from service.logs import frames
 from service.metrics import READY, Tally, forget_worker
 from service.settings import Settings
+from service.traffic import Traffic
 from service.versions.watching import Watcher
 
 RETRY_S = 1.0
@@ -31,6 +32,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tally = Tally()
+        self.traffic = Traffic(self.tally)
         self.timeouts = Timeouts()
         self.versions = Watcher(settings, self.tally.add_run)
         self._state: Literal["starting", "ready", "broken", "draining"] = "starting"

@@ -6,31 +6,51 @@ its values into; whichever worker is asked adds them up.
 
 import asyncio
 import os
-from collections import Counter as Counts
+from collections import defaultdict
 
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     generate_latest,
     multiprocess,
 )
 
 from persona.engine.batcher import RunStats
+from service.distribution import Distribution, Joined, Series
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 FLUSH_S = 0.02  # how much later the other workers see what this one counted
 
+TIMES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
 REQUESTS = Counter("persona_requests", "Answered requests", ["route", "status"])
-SECONDS = Histogram(
+ERRORS = Counter("persona_errors", "Requests that were refused or failed, by cause", ["code"])
+SECONDS = Distribution(
     "persona_request_seconds",
     "From the request's headers to the response's last byte",
-    ["route"],
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+    "route",
+    TIMES_S,
 )
 _VERSION = ["model", "version"]
+QUEUE_SECONDS = Distribution(
+    "persona_queue_seconds", "How long the first of each run had waited", "model", TIMES_S
+)
+RUN_SECONDS = Distribution("persona_run_seconds", "Computing of a run", "model", TIMES_S)
+RUN_TOKENS = Distribution(
+    "persona_run_tokens",
+    "Tokens of a run, padding included",
+    "model",
+    (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+)
+HISTORY_LENGTH = Distribution(
+    "persona_history_length",
+    "Clicks that the encoder read of a history",
+    "model",
+    (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+DISTRIBUTIONS = (SECONDS, QUEUE_SECONDS, RUN_SECONDS, RUN_TOKENS, HISTORY_LENGTH)
 RUNS = Counter("persona_runs", "Runs of a graph", _VERSION)
 HISTORIES = Counter("persona_histories", "Histories computed", _VERSION)
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", _VERSION)
@@ -64,14 +84,20 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._counts: Counts[Counter] = Counts()
+        self._counts: defaultdict[Counter, float] = defaultdict(float)
         self._queued: dict[tuple[str, str], int] = {}  # tokens, by model and version
+        self._turns_s: dict[str, float] = {}
 
-    def count(self, counter: Counter, amount: int = 1) -> None:
+    def count(self, counter: Counter, amount: float = 1) -> None:
         """Adds to a counter, which has its labels."""
         if not self._counts:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._counts[counter] += amount
+
+    def observe(self, series: Series, value: float) -> None:
+        """Adds a value to a histogram."""
+        self.count(series.bucket(value))
+        self._counts[series.total] += value
 
     def add_run(self, model: str, version: str, stats: RunStats) -> None:
         """Counts one run of a graph."""
@@ -79,7 +105,15 @@ class Tally:
         self.count(HISTORIES.labels(model, version), stats.histories)
         self.count(REAL_TOKENS.labels(model, version), stats.tokens)
         self.count(COMPUTED_TOKENS.labels(model, version), stats.computed_tokens)
+        self.observe(RUN_TOKENS.labels(model), stats.computed_tokens)
+        self.observe(QUEUE_SECONDS.labels(model), stats.queued_s)
+        self.observe(RUN_SECONDS.labels(model), stats.computed_s)
         self._queued[model, version] = stats.queued_tokens
+        self._turns_s[model] = stats.turn_s
+
+    def turn_s(self, model: str) -> float:
+        """How long the newest runs of a model took, which gave the answer that has just come."""
+        return self._turns_s.get(model, 0.0)
 
     def flush(self) -> None:
         """Makes all of it known."""
@@ -93,10 +127,12 @@ class Tally:
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
-    if MULTIPROCESS_FOLDER not in os.environ:
-        return generate_latest(REGISTRY)
+    source = REGISTRY
+    if MULTIPROCESS_FOLDER in os.environ:
+        source = CollectorRegistry()
+        multiprocess.MultiProcessCollector(source)  # type: ignore[no-untyped-call]  # the package is half typed
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package is half typed
+    registry.register(Joined(source, DISTRIBUTIONS))
     return generate_latest(registry)
 
 

@@ -3,10 +3,10 @@
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from persona.engine import Limits
 
@@ -48,7 +48,20 @@ class Settings(BaseSettings):
     max_copy_bytes: int = Field(default=2**30, ge=0)  # larger artifacts are mapped where they lie
     state_folder: Path | None = None  # None: a temporary one
     admin: bool = False  # whether requests of this machine may change what is served
+    trusted_keys: Annotated[tuple[Path, ...], NoDecode] = ()  # none: artifacts need no signature
+    keys_file: Path | None = None  # None: no key is asked for
+    safe_headers: bool = False  # for browsers and caches, on every answer
+    request_ids: bool = False  # taken from requests or made, and echoed
+    server_timing: bool = False  # a header that says how long each stage took
+    access_log: bool = False  # a line a request
+    log_format: Literal["text", "json"] = "text"
+    traces: bool = False  # to OpenTelemetry; the OTEL_* variables say where
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+
+    @field_validator("trusted_keys", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return tuple(value.split(os.pathsep)) if isinstance(value, str) and value else value or ()
 
     def limits(self) -> Limits:
         """Those of the settings that the engine holds."""

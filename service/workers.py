@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
 from service.errors import CannotListen, NoStateFolder
 from service.http.connection import limited
+from service.log_format import log_config
 from service.metrics import MULTIPROCESS_FOLDER, forget_worker
 from service.settings import Settings
 from service.versions.choices import change_choices
@@ -77,7 +77,7 @@ def work(settings: Settings, family: int, address: Any) -> None:
         loop="uvloop",
         http=limited(settings),
         ws="none",
-        log_config=_log_config(settings.log_level),
+        log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         server_header=False,
@@ -138,12 +138,6 @@ def _work_quietly(settings: Settings, family: int, address: Any) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor takes it for all
     with suppress(KeyboardInterrupt):
         work(settings, family, address)
-
-
-def _log_config(level: str) -> dict[str, Any]:
-    """Uvicorn's own, and the service's messages in the same form."""
-    ours = {"handlers": ["default"], "level": level.upper(), "propagate": False}
-    return {**LOGGING_CONFIG, "loggers": {**LOGGING_CONFIG["loggers"], "service": ours}}
 
 
 @contextmanager

@@ -13,6 +13,12 @@ torch.set_num_threads(1)
 
 TINY = EncoderConfig(width=16, heads=2, blocks=2, max_length=12)
 TINY_ITEMS = [f"item {number}" for number in range(20)]
+SEEN = {
+    "history_length": 4.5,
+    "popular_share": 0.4,
+    "unknown_share": 0.0,
+    "popular_items": ["item 0"],
+}
 
 
 def random_encoder(
@@ -49,3 +55,11 @@ def other_tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = Description("tiny", description="Another random encoder for tests.")
     write_artifact(random_encoder(TINY, len(TINY_ITEMS), seed=1), TINY_ITEMS, about, root)
     return root / "tiny" / "1"
+
+
+def watched_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder with one artifact, `watched`, that says what its training clicks were like."""
+    root = tmp_path_factory.mktemp("artifacts")
+    about = Description("watched", training={"traffic": SEEN})
+    write_artifact(random_encoder(TINY, len(TINY_ITEMS)), TINY_ITEMS, about, root)
+    return root

@@ -19,10 +19,12 @@ from model.clicks.histories import Histories, Split, held_out_users, leave_one_o
 from model.clicks.readers import read_clicks
 from model.errors import DataError, RecipeError
 from model.training.recipe import DataRecipe, Recipe, read_recipe
+from model.training.traffic import traffic
 from persona.contract import ItemId
 from persona.tables import checksum
 
 RECIPE, DATA, ITEM_IDS = "recipe.json", "data.json", "item_ids.json"
+TRAFFIC = "traffic.json"  # what the clicks are like; runs of earlier versions have none
 TRAINING, EVALUATION = "training.json", "evaluation.json"
 
 
@@ -101,6 +103,7 @@ def begin(run: Path, recipe: Recipe, histories: Histories, fact: DataFact) -> No
             raise RecipeError(f"{path} differs: this folder holds another run; choose another")
         write_json(path, now)
     write_json(run / ITEM_IDS, list(histories.item_ids))
+    write_json(run / TRAFFIC, traffic(histories))
 
 
 def read_run_recipe(run: Path) -> Recipe:

@@ -3,6 +3,7 @@
     artifacts/<name>/<version>/
         manifest.json          names, shapes, versions, checksums, training data, metrics
         manifest.sha256        checksum of the manifest (`sha256sum -c` reads it)
+        signature.ed25519      only of signed artifacts; see persona/artifact/signature.py
         embedding.onnx         item_ids (B, L), key_mask (B, L) -> user_embedding (B, D)
         embedding_long.onnx    the same function, faster for long histories
         attention.onnx         embedding.onnx, and attention_pooled (B, H, 1 + L)
@@ -37,6 +38,7 @@ from persona.contract import ItemId
 
 MANIFEST = "manifest.json"
 MANIFEST_CHECKSUM = "manifest.sha256"
+SIGNATURE = "signature.ed25519"
 WEIGHTS = "weights.bin"
 ITEM_EMBEDDINGS = "item_embeddings.npy"
 ITEM_IDS = "item_ids.json"

@@ -1,6 +1,7 @@
 """Finds artifacts in a folder, and opens one after checking every file of it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from persona.artifact.format import (
     ITEM_IDS,
     MANIFEST,
     MANIFEST_CHECKSUM,
+    SIGNATURE,
     WEIGHTS,
     Evaluation,
     FileFact,
@@ -28,6 +30,7 @@ from persona.artifact.format import (
     checksum,
     manifest_checksum_line,
 )
+from persona.artifact.signature import check_signature
 from persona.contract import Floats, ItemId
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -101,17 +104,21 @@ class Artifact:
         return table
 
 
-def open_artifact(folder: Path) -> Artifact:
+def open_artifact(folder: Path, trusted_keys: Sequence[Path] = ()) -> Artifact:
     """Reads and verifies the artifact in `folder`, which is named `<name>/<version>`.
 
+    Where there are trusted keys, which are files of public keys, one of them must have signed it.
+
     Raises:
-        ArtifactError: a file is missing, is not listed in the manifest, differs from its size or
-            checksum there, or is malformed; or the folder has another name than the manifest
-            says. The message names the file.
+        ArtifactError: it is not signed as it must be; or a file is missing, is not listed in the
+            manifest, differs from its size or checksum there, or is malformed; or the folder has
+            another name than the manifest says. The message names the file.
     """
     manifest = _read_manifest(folder)
     _check_folder(folder, manifest)
-    listed = {*manifest.files, MANIFEST, MANIFEST_CHECKSUM}
+    if trusted_keys:
+        check_signature(folder, trusted_keys)
+    listed = {*manifest.files, MANIFEST, MANIFEST_CHECKSUM, SIGNATURE}
     for path in sorted(folder.iterdir()):
         if path.name not in listed:
             raise ArtifactError(f"{path}: the manifest does not list this file")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from persona.cli import data, evaluate, explain, export, score, serve, train
+from persona.cli import data, evaluate, explain, export, keys, score, serve, sign, train
 from persona.cli.rooms import hint, missing_room
 
 
@@ -41,12 +41,14 @@ app = typer.Typer(
     callback=_check_room,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 app.command(name="train")(train.train)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="export")(export.export)
 app.command(name="explain")(explain.explain)
 app.command(name="serve")(serve.serve)
 app.command(name="score")(score.score)
+app.command(name="sign")(sign.sign)
 
 
 def main() -> None:

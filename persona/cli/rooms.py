@@ -10,13 +10,16 @@ ROOMS = {
     "evaluate": ["model"],
     "export": ["model", "export"],
     "serve": ["service"],
+    "keys": ["service"],
 }
 # A user's own module may have the name of a room. Ours contains this file or folder.
 SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
     "engine": "onnxruntime pydantic",
     "files": "duckdb pyarrow",
-    "serve": "fastapi httptools prometheus_client pydantic_settings uvicorn uvloop",
+    "serve": "fastapi httptools limits prometheus_client pydantic_settings uvicorn uvloop",
+    "otel": "opentelemetry",
+    "signed": "cryptography",
     "train": "jinja2 lightning matplotlib onnx onnxscript torch",
     "ray": "ray",
 }

@@ -17,6 +17,7 @@ none starves. Pieces of the nearest lengths fill up the run. docs/batching.md ha
 
 import asyncio
 import heapq
+import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class RunStats:
     tokens: int  # real clicks, start tokens and candidates
     computed_tokens: int  # the same with padding
     queued_tokens: int
+    queued_s: float  # how long its first history had waited
+    computed_s: float
+    turn_s: float  # of all runs that were computed together, padding included
 
 
 class Batcher(Generic[Input, Output]):
@@ -102,7 +106,7 @@ class Batcher(Generic[Input, Output]):
         self._refuse_overload(sum(tokens))
         now, n = loop.time(), len(inputs)
         submission: Submission[Output] = Submission(
-            [None] * n, n, now + deadline_s, deadline_s, finish, future
+            [None] * n, n, now + deadline_s, deadline_s, finish, future, time.perf_counter()
         )
         self._enqueue(submission, group, inputs, tokens, now)
         self._timeouts.watch(future, deadline_s, submission.expire)
@@ -213,16 +217,31 @@ class Batcher(Generic[Input, Output]):
         self.queued_tokens -= piece.tokens
 
     def _compute(self, runs: Sequence[Run[Input, Output]]) -> None:
+        began = time.perf_counter()
         prepared = [_attempt(partial(self._prepare, run.group, run.inputs())) for run in runs]
-        outcomes = [work if isinstance(work, Exception) else _attempt(work) for work in prepared]
-        for run, outcome in zip(runs, outcomes, strict=True):
+        times, outcomes = [time.perf_counter()], []
+        for work in prepared:
+            outcomes.append(work if isinstance(work, Exception) else _attempt(work))
+            times.append(time.perf_counter())
+        for run, outcome, start, end in zip(runs, outcomes, times, times[1:], strict=False):
             if isinstance(outcome, Exception):
                 self._isolate(run, outcome)
                 continue
-            self._on_run(
-                RunStats(run.n_inputs, run.tokens, run.computed_tokens(), self.queued_tokens)
-            )
+            self._on_run(self._stats(run, began, end - start, times[-1] - began))
             run.deliver(outcome)
+
+    def _stats(
+        self, run: Run[Input, Output], began: float, computed_s: float, turn_s: float
+    ) -> RunStats:
+        return RunStats(
+            run.n_inputs,
+            run.tokens,
+            run.computed_tokens(),
+            self.queued_tokens,
+            began - run.pieces[0].submission.arrived,
+            computed_s,
+            turn_s,
+        )
 
     def _isolate(self, run: Run[Input, Output], error: Exception) -> None:
         """After a failed run, computes each submission alone, so that only the cause fails."""

@@ -1,7 +1,8 @@
-"""How much one query may ask for, and how much may wait."""
+"""How much one query may ask for, how much may wait, and whose artifacts may answer."""
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from persona.contract import InvalidRequest
 
@@ -18,6 +19,7 @@ class Limits:
     max_scores: int = UNLIMITED  # histories times candidates of a query
     max_batch_tokens: int = 2048  # a run of a graph, padding included
     max_queue_tokens: int = 262_144  # waiting for one model
+    trusted_keys: tuple[Path, ...] = ()  # one of which signed each artifact; without any, no matter
 
 
 def refuse_more(

@@ -40,7 +40,7 @@ class Model:
         Raises:
             ArtifactError: the artifact is broken; the message names the file.
         """
-        self.artifact = open_artifact(folder)
+        self.artifact = open_artifact(folder, limits.trusted_keys)
         self.manifest = self.artifact.manifest
         self._limits = limits
         catalogue = open_catalogue(self.artifact)

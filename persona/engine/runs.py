@@ -23,6 +23,7 @@ class Submission(Generic[Output]):
     deadline_s: float
     finish: Callable[[Sequence[Output]], Any]  # outputs to the future's result
     future: asyncio.Future[Any]
+    arrived: float  # by time.perf_counter: the loop's clock may stand still for a millisecond
 
     def fail(self, error: Exception) -> None:
         """Answers with an error, unless there is an answer."""

@@ -11,6 +11,7 @@ from fastapi import Response
 from persona.contract import Query, RequestTooLarge, Results
 from service.errors import ClientGone, UnknownEncoding
 from service.lifecycle import Service
+from service.visit import mark, mark_computed
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -28,6 +29,7 @@ class Answer:
     body: bytes
     status: int = 200
     headers: Sequence[tuple[bytes, bytes]] = ()
+    code: str = ""  # of an error
 
     async def send(self, send: Send) -> None:
         """Sends it as ASGI wants it."""
@@ -80,16 +82,21 @@ async def ask(service: Service, query: Query, receive: Receive) -> Results:
         PersonaError: one of persona/contract.py.
         ClientGone: the client disconnected.
     """
-    future = service.engine().submit(query, service.settings.deadline_ms / 1000)
+    mark("parse")
+    engine = service.engine()
+    future = engine.submit(query, service.settings.deadline_ms / 1000)
     service.timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
     try:
-        return await future
+        results = await future
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if future.cancelled() and task is not None and not task.cancelling():
             raise ClientGone("the client disconnected") from None
         future.cancel()
         raise
+    mark_computed(results.model, results.version, service.tally.turn_s(results.model))
+    service.traffic.count(engine, query, results)
+    return results
 
 
 def _watch(receive: Receive, future: asyncio.Future[Any]) -> None:

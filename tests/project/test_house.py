@@ -25,6 +25,7 @@ ARROWS = {
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
+    " service.visit"
     " persona.contract persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
     "model.clicks": "model.errors persona.contract persona.tables",
@@ -48,8 +49,11 @@ LIBRARIES = {
     "pydantic_settings": "service.settings",
     "onnxruntime": "persona.engine.session export",
     "fastapi": "service.app service.protocols",
-    "starlette": "service.app service.protocols",
+    "starlette": "service",
     "prometheus_client": "service",
+    "limits": "service",
+    "cryptography": "persona.artifact.signature",
+    "opentelemetry": "service.tracing",
     "uvicorn": "persona.cli.serve service",
     "httptools": "service.http",
     "typer": "persona.cli",
@@ -61,7 +65,7 @@ LIBRARIES = {
     "onnx": "export",
 }
 ROOMS = ("persona", "service", "model", "export")
-FOLDERS = (*ROOMS, "bench", "docs", "tests")
+FOLDERS = (*ROOMS, "bench", "deploy", "docs", "tests")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 IN_ROOMS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ROOMS]

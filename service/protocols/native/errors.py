@@ -5,6 +5,7 @@ InvalidRequest
 """
 
 from collections.abc import Mapping
+from math import ceil
 
 import orjson
 
@@ -17,7 +18,14 @@ from persona.contract import (
     PersonaError,
     RequestTooLarge,
 )
-from service.errors import ClientGone, Conflict, Forbidden, UnknownEncoding
+from service.errors import (
+    ClientGone,
+    Conflict,
+    Forbidden,
+    RateLimited,
+    Unauthorized,
+    UnknownEncoding,
+)
 from service.protocols.exchange import Answer
 
 Path = tuple[str | int, ...]  # leads to a place in the request's body, as keys and indices
@@ -29,10 +37,12 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     Overloaded: (429, "overloaded"),
     NotReady: (503, "not_ready"),
     DeadlineExceeded: (504, "deadline_exceeded"),
-    Forbidden: (403, "forbidden"),
     Conflict: (409, "conflict"),
     ClientGone: (499, "client_gone"),
     UnknownEncoding: (415, "unknown_encoding"),
+    Unauthorized: (401, "unauthorized"),
+    Forbidden: (403, "forbidden"),
+    RateLimited: (429, "rate_limited"),
 }
 RETRY_AFTER_S = 1
 
@@ -46,14 +56,24 @@ class InvalidBody(InvalidRequest):
 
 
 def error_answer(
-    status: int, code: str, message: str, path: Path = (), *, close: bool = False
+    status: int,
+    code: str,
+    message: str,
+    path: Path = (),
+    *,
+    close: bool = False,
+    retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
     """An error as it is sent; `close` where the connection ends with it."""
     error = {"code": code, "message": message, "path": path}
-    headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if code == "overloaded" else []
+    headers = []
+    if status == 429:
+        headers = [(b"retry-after", b"%d" % ceil(retry_after_s))]
+    elif status == 401:
+        headers = [(b"www-authenticate", b"Bearer")]
     if close:
         headers.append((b"connection", b"close"))
-    return Answer(orjson.dumps({"error": error}), status, headers)
+    return Answer(orjson.dumps({"error": error}), status, headers, code)
 
 
 def answer_to(error: PersonaError, path: Path = ()) -> Answer:
@@ -65,4 +85,5 @@ def answer_to(error: PersonaError, path: Path = ()) -> Answer:
         path = (error.part,)
     message = str(error) if status != 500 else "internal error"
     unread = isinstance(error, RequestTooLarge | UnknownEncoding)  # the rest of the body
-    return error_answer(status, code, message, path, close=unread)
+    retry = error.retry_after_s or RETRY_AFTER_S
+    return error_answer(status, code, message, path, close=unread, retry_after_s=retry)

@@ -33,6 +33,7 @@ from service.protocols.native.schema import (
     ScoreResponse,
 )
 from service.protocols.structure import SMALL_BYTES
+from service.visit import mark
 
 Body = TypeVar("Body", bound=QueryBody)
 
@@ -55,6 +56,7 @@ class Verb(Generic[Body]):
         body: Body | None = None
         try:
             raw = await read_body(headers, receive, service.settings.max_body_bytes)
+            mark("read")
             if service.is_loading:
                 await service.loaded()
             if len(raw) > SMALL_BYTES:

@@ -1,0 +1,1 @@
+"""How the service is run elsewhere: Kubernetes, and what watches it."""

@@ -1,0 +1,1 @@
+"""Prometheus and Grafana: what they scrape, show and alert on."""

@@ -1,0 +1,32 @@
+"""`persona sign`: signs artifacts, so that a service can refuse those of strangers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sign(
+    artifact: Annotated[
+        Path | None, typer.Argument(help="Folder of an artifact.", show_default=False)
+    ] = None,
+    key: Annotated[Path, typer.Option(help="Private key.")] = Path("signing.pem"),
+    new_key: Annotated[
+        bool, typer.Option(help="Make the private key, and beside it the public one, .pub.pem.")
+    ] = False,
+) -> None:
+    """Sign an artifact with an Ed25519 key; needs the extra `signed`.
+
+        persona sign --new-key
+        persona sign artifacts/news/1
+
+    A service whose `PERSONA_TRUSTED_KEYS` names public keys opens signed artifacts alone.
+    """
+    from persona.artifact import signature
+
+    public = key.with_suffix(f".pub{key.suffix}")
+    if new_key:
+        signature.new_keys(key, public)
+        typer.echo(f"{key} is the private key; {public} is for PERSONA_TRUSTED_KEYS")
+    if artifact is not None:
+        typer.echo(f"{signature.sign(artifact, key)} written")

@@ -1,0 +1,135 @@
+"""Whom the service lets in: a key's role and its limits.
+
+Without a file of keys everybody may ask, and requests that change what is served are answered only
+to this machine.
+"""
+
+import ipaddress
+import math
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from limits import parse
+from starlette.types import Scope
+
+from service.errors import Forbidden, RateLimited, Unauthorized
+from service.keys import Key, Keyring
+from service.metrics import MULTIPROCESS_FOLDER
+from service.shared_counts import SharedCounts
+from service.visit import current
+
+# A probe and a scraper have no key. They learn how busy the service is, and not with what.
+OPEN = frozenset(
+    {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)
+# What changes which models are served. `index` only lists them.
+_ADMIN = re.compile(r"/(v1/models|v1/admin|v2/repository)(/|$)(?!index$)")
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnLimit:
+    """A limit of one key."""
+
+    name: str
+    amount: int
+    seconds: int
+    text: str
+
+
+@cache
+def _own_limit(key: str, limit: str) -> _OwnLimit:
+    item = parse(limit)
+    return _OwnLimit(item.key_for(key), item.amount, item.get_expiry(), str(item))
+
+
+class Gate:
+    """Finds the key of a request, and refuses one that has none or has asked too often."""
+
+    def __init__(self, keys: Path | None) -> None:
+        """Reads the keys.
+
+        Raises:
+            BrokenKeys: the file cannot be used.
+        """
+        self._keyring = Keyring(keys) if keys is not None else None
+        shared = os.environ.get(MULTIPROCESS_FOLDER)
+        self._counts = SharedCounts(Path(shared) if shared else None)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need a key."""
+        return self._keyring is not None
+
+    def admit(self, scope: Scope) -> Key | None:
+        """The key of a request that may be answered; None where it needs none.
+
+        Raises:
+            Unauthorized: it has no key, or one that is not known.
+            Forbidden: the key is no admin's; or there are no keys and it comes from elsewhere.
+            RateLimited: a limit of the key is reached.
+        """
+        if _path(scope) in OPEN:
+            return None
+        if self._keyring is None:
+            _require_this_machine(scope)
+            return None
+        presented = _presented(scope)
+        if presented is None:
+            raise Unauthorized("this needs a key: Authorization: Bearer KEY, or x-api-key: KEY")
+        key = self._keyring.find(presented, time.monotonic())
+        if key is None:
+            raise Unauthorized("the key is not known")
+        if key.role != "admin" and needs_admin(scope):
+            raise Forbidden(f"the key '{key.name}' is no admin key")
+        if (visit := current()) is not None:
+            visit.key = key.name
+        for limit in key.limits:
+            own = _own_limit(key.name, limit)
+            if self._counts.add(own.name, own.seconds) > own.amount:
+                raise self._limited(key, own)
+        return key
+
+    def _limited(self, key: Key, limit: _OwnLimit) -> RateLimited:
+        seconds = math.ceil(self._counts.seconds_left(limit.seconds))
+        error = RateLimited(f"the key '{key.name}' may ask {limit.text}; try again in {seconds} s")
+        error.retry_after_s = max(1, seconds)
+        return error
+
+
+def needs_admin(scope: Scope) -> bool:
+    """Whether the request changes what is served."""
+    return scope["method"] not in {"GET", "HEAD"} and _ADMIN.match(_path(scope)) is not None
+
+
+def _path(scope: Scope) -> str:
+    """The path below the prefix that a proxy put in front of it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _require_this_machine(scope: Scope) -> None:
+    if not needs_admin(scope):
+        return
+    host, _ = scope.get("client") or ("", 0)
+    try:
+        here = not host or ipaddress.ip_address(host).is_loopback  # no host: a Unix socket
+    except ValueError:
+        here = False
+    if not here:
+        raise Forbidden("without PERSONA_KEYS_FILE only this machine may change what is served")
+
+
+def _presented(scope: Scope) -> bytes | None:
+    """The key that a request shows."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, presented = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return bytes(presented.strip())
+        elif name == b"x-api-key":
+            return bytes(value)
+    return None

@@ -1,0 +1,166 @@
+"""The keys of clients: named, kept as hashes in a file, and read anew when the file changes.
+
+A key is 32 random bytes, so one round of SHA-256 is enough: bcrypt and its kind slow down those who
+guess passwords that people chose, and would cost each request a tenth of a second here.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from limits import parse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BrokenKeys
+
+PREFIX = "persona_"  # by which scanners for secrets recognise a key
+LOOK_S = 1.0  # how long a change of the file may go unnoticed
+
+logger = logging.getLogger(__name__)
+
+
+def _checked_limit(text: str) -> str:
+    parse(text)
+    return text
+
+
+Limit = Annotated[str, AfterValidator(_checked_limit)]  # such as "100/second" or "1000000/day"
+Role = Literal["user", "admin"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Key(_Strict):
+    """Who holds a key, what it opens, and how often."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    role: Role = "user"
+    limits: tuple[Limit, ...] = ()  # all hold, and count requests
+
+
+class KeyFile(_Strict):
+    """What the file holds."""
+
+    keys: tuple[Key, ...] = ()
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file.
+
+    Raises:
+        BrokenKeys: there is no such file, it is not what `KeyFile` says, or a name is there twice.
+    """
+    try:
+        keys = KeyFile.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise BrokenKeys(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise BrokenKeys(f"{path}: {place}: {problem['msg']}") from None
+    names = [key.name for key in keys]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BrokenKeys(f"{path}: the name '{twice[0]}' is there twice")
+    return keys
+
+
+def add_key(path: Path, name: str, role: Role = "user", limits: Iterable[str] = ()) -> str:
+    """Adds a key to a file, which is made if it is not there; returns the key, kept nowhere else.
+
+    Raises:
+        BrokenKeys: the name is there already, or it, a limit or the file is not valid.
+    """
+    keys = read_keys(path) if path.exists() else ()
+    if name in {key.name for key in keys}:
+        raise BrokenKeys(f"{path}: the name '{name}' is there already")
+    made = PREFIX + secrets.token_urlsafe(32)
+    try:
+        key = Key(name=name, sha256=_hash(made.encode()), role=role, limits=tuple(limits))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise BrokenKeys(f"{problem['loc'][0]} {problem['input']!r}: {problem['msg']}") from None
+    _write(path, (*keys, key))
+    return made
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Takes a key out of a file.
+
+    Raises:
+        BrokenKeys: no key has that name, or the file is not valid.
+    """
+    keys = read_keys(path)
+    if name not in {key.name for key in keys}:
+        raise BrokenKeys(f"{path}: no key has the name '{name}'")
+    _write(path, tuple(key for key in keys if key.name != name))
+
+
+def _write(path: Path, keys: tuple[Key, ...]) -> None:
+    """Replaces the file whole, so that no reader sees a part of it."""
+    text = json.dumps(KeyFile(keys=keys).model_dump(mode="json"), indent=1) + "\n"
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    written = Path(file.name)
+    written.chmod(mode)
+    written.replace(path)
+
+
+def _hash(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
+
+
+class Keyring:
+    """The keys of a file, as it is now."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the file.
+
+        Raises:
+            BrokenKeys: as `read_keys`.
+        """
+        self._path = path
+        self._seen = self._signature()
+        self._keys = [(key.sha256, key) for key in read_keys(path)]
+        self._looked = 0.0
+
+    def find(self, presented: bytes, now: float) -> Key | None:
+        """The key whose secret this is. All are compared, each in constant time."""
+        if now - self._looked > LOOK_S:
+            self._looked = now
+            self._read_again()
+        digest, found = _hash(presented), None
+        for sha256, key in self._keys:
+            if hmac.compare_digest(sha256, digest):
+                found = key
+        return found
+
+    def _read_again(self) -> None:
+        """Takes what the file says now; a broken file changes nothing, so nobody is locked out."""
+        signature = self._signature()
+        if signature == self._seen:
+            return
+        self._seen = signature
+        try:
+            self._keys = [(key.sha256, key) for key in read_keys(self._path)]
+        except BrokenKeys as error:
+            logger.warning("the keys stay as they were: %s", error)
+        else:
+            logger.info("%d keys read from %s", len(self._keys), self._path)
+
+    def _signature(self) -> tuple[int, ...] | None:
+        """What changes with the file, also where it is a link that is swapped, as in Kubernetes."""
+        with suppress(OSError):
+            stat = self._path.stat()
+            return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        return None

@@ -1,0 +1,48 @@
+"""How log lines are written: as uvicorn does, or each as one JSON object."""
+
+import logging
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+from uvicorn.config import LOGGING_CONFIG
+
+from service.logs import frames
+from service.visit import current
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the id of the request that was being answered."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; of an error it has the places and the types, not the messages."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        if (visit := current()) is not None:
+            line["request_id"] = visit.request_id
+        line |= getattr(record, "facts", {})
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = frames(record.exc_info[1])
+        return orjson.dumps(line).decode()
+
+
+def log_config(level: str, form: Literal["text", "json"]) -> dict[str, Any]:
+    """Uvicorn's own, and the service's messages in the same form."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["loggers"]["service"] = {
+        "handlers": ["default"],
+        "level": level.upper(),
+        "propagate": False,
+    }
+    # Wanted by its setting, whatever the level of the rest.
+    config["loggers"]["service.access"] = {"level": "INFO"}
+    if form == "json":
+        for formatter in config["formatters"]:
+            config["formatters"][formatter] = {"()": JsonFormatter}
+    return config

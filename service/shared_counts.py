@@ -1,0 +1,79 @@
+"""Counts of requests in windows of time, added up over the workers through a folder in memory.
+
+A key's connections spread unevenly over the workers, so a limit that is divided among them would
+refuse too early, and one that each holds for itself would let through a multiple. Each worker
+writes what it counted to a file of its own and reads those of the others.
+
+(`limits` has strategies over storages for this. They take 3 to 7 µs a request, its storage in
+memory knows one process, and the others ask a server. Its notation of limits is used.)
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+EXCHANGE_S = 0.05  # how much later the other workers know what this one counted
+
+
+class SharedCounts:
+    """Counts by name, in windows that begin at multiples of their length."""
+
+    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
+        """Counts for this process, and where there is a folder, with others that use it."""
+        self._folder = folder
+        self._clock = clock
+        self._own: dict[str, tuple[int, int]] = {}  # the newest window, and what it counted
+        self._others: dict[tuple[str, int], int] = {}
+        self._exchanged = 0.0
+        self._scheduled = False
+
+    def add(self, name: str, seconds: int) -> int:
+        """Counts in the window that is open, and returns what all workers counted in it."""
+        now = self._clock()
+        window = int(now // seconds)
+        counted_in, count = self._own.get(name, (window, 0))
+        count = count + 1 if counted_in == window else 1
+        self._own[name] = window, count
+        if self._folder is not None:
+            self._share(now)
+        return count + self._others.get((name, window), 0)
+
+    def seconds_left(self, seconds: int) -> float:
+        """Until the open window of this length ends."""
+        return seconds - self._clock() % seconds
+
+    def _share(self, now: float) -> None:
+        """At once after a pause; while requests come, once in `EXCHANGE_S` and after the last."""
+        if now - self._exchanged > EXCHANGE_S:
+            self._exchange()
+        elif not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(EXCHANGE_S, self._exchange)
+
+    def _exchange(self) -> None:
+        assert self._folder is not None  # noqa: S101  # its callers look
+        self._scheduled, self._exchanged = False, self._clock()
+        with suppress(OSError):  # a full disk makes limits looser, and stops nobody
+            self._others = self._told_by_others(self._tell(self._folder))
+
+    def _tell(self, folder: Path) -> Path:
+        own = folder / f"requests-{os.getpid()}.json"
+        written = own.with_suffix(".new")
+        told = [[name, window, count] for name, (window, count) in self._own.items()]
+        written.write_bytes(orjson.dumps(told))
+        return written.replace(own)
+
+    @staticmethod
+    def _told_by_others(own: Path) -> dict[tuple[str, int], int]:
+        """Also by workers that have ended: what they let through counts."""
+        told: dict[tuple[str, int], int] = {}
+        for path in own.parent.glob("requests-*.json"):
+            if path != own:
+                for name, window, count in orjson.loads(path.read_bytes()):
+                    told[name, window] = told.get((name, window), 0) + count
+        return told
