@@ -19,12 +19,9 @@ from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS, exposition
 from service.protocols.exchange import Answer
-from service.protocols.native.errors import answer_to, error_answer
-from service.protocols.native.routes import VERBS, plain, posted
 from service.protocols.native.schema import ErrorResponse
+from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
 from service.settings import Settings
-
-_INTERNAL_ERROR = error_answer(500, "internal", "internal error")
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +51,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose the body, and has none itself
     )
-    app.include_router(posted)
-    app.include_router(plain)
+    for router in ROUTERS:
+        app.include_router(router)
     _add_health(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, lambda _request, _error: _INTERNAL_ERROR.response())
+    app.add_exception_handler(Exception, _answer_any_error)
     return app
 
 
@@ -86,19 +83,21 @@ class Application(FastAPI):
             return
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
-            verb = VERBS.get(scope["path"])
+            verb = verb_of(scope["path"])
         if scope["method"] == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
         if verb is None:
             status = await self._through_fastapi(scope, receive, send)
+            route = getattr(scope.get("route"), "path", "other")
         else:
+            route = route_of(scope["path"])
             try:
                 answer = await verb.answer(self._service, scope["headers"], receive)
             except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
                 answer = _failed(scope, error)
             status = answer.status
             await answer.send(send)
-        self._count(scope["path"], status, time.perf_counter() - started)
+        self._count(route, status, time.perf_counter() - started)
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> int:
         """The status of the response."""
@@ -117,11 +116,12 @@ class Application(FastAPI):
                 await answer.send(noting_send)
         return status
 
-    def _count(self, path: str, status: int, seconds: float) -> None:
+    def _count(self, route: str, status: int, seconds: float) -> None:
         if not self._seconds:
             routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
             self._seconds.update({route: SECONDS.labels(route) for route in routes})
-        route = path if path in self._seconds else "other"
+        if route not in self._seconds:
+            route = "other"
         if (answered := self._answered.get((route, status))) is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
         self._service.tally.count(answered)
@@ -151,13 +151,18 @@ def _failed(scope: Scope, error: Exception) -> Answer:
     """Logs what nobody foresaw; the client only learns that it happened."""
     # Without the query string and without the error's message: either may quote a history.
     logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))
-    return _INTERNAL_ERROR
+    return errors_of(scope["path"]).error_answer(500, "internal", "internal error")
 
 
-def _answer_persona_error(_request: Request, error: Exception) -> Response:
+def _answer_any_error(request: Request, _error: Exception) -> Response:
+    answer = errors_of(request.url.path).error_answer(500, "internal", "internal error")
+    return answer.response()
+
+
+def _answer_persona_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, PersonaError):
         raise error
-    return answer_to(error).response()
+    return errors_of(request.url.path).answer_to(error).response()
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -167,6 +172,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     message = f"{request.method} {request.url.path:.100}: {error.detail.lower()}"
     code = codes.get(error.status_code, "http_error")
-    response = error_answer(error.status_code, code, message).response()
+    answer = errors_of(request.url.path).error_answer(error.status_code, code, message)
+    response = answer.response()
     response.headers.update(error.headers or {})
     return response

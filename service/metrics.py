@@ -74,14 +74,28 @@ class Tally:
         self._counts.clear()
         self._queued.clear()
 
+    def totals(self) -> Counts[tuple[str, str]]:
+        """Counts of all workers since the start, by the metric's name and the model's."""
+        self.flush()
+        samples = (sample for metric in _all_workers().collect() for sample in metric.samples)
+        totals: Counts[tuple[str, str]] = Counts()
+        for sample in samples:
+            if "model" in sample.labels:
+                totals[sample.name, sample.labels["model"]] += int(sample.value)
+        return totals
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
+    return generate_latest(_all_workers())
+
+
+def _all_workers() -> CollectorRegistry:
     if MULTIPROCESS_FOLDER not in os.environ:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package is half typed
-    return generate_latest(registry)
+    return registry
 
 
 def forget_worker(process_id: int | None = None) -> None:

@@ -1,0 +1,46 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+import orjson
+
+from persona.contract import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    PersonaError,
+)
+from service.protocols.exchange import Answer
+from service.protocols.native.errors import RETRY_AFTER_S, STATUSES
+
+# The client tries 409, 429 and every 5xx again, unless a header tells it not to.
+TRY_AGAIN = (Overloaded, NotReady, DeadlineExceeded)
+
+
+def error_answer(
+    status: int, code: str, message: str, param: str | None = None, *, retry: bool = False
+) -> Answer:
+    """An error as it is sent; `retry` tells the client to try again."""
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    error = {
+        "message": message,
+        "type": "server_error" if status >= 500 else kind,
+        "param": param,
+        "code": code,
+    }
+    headers = [(b"x-should-retry", b"true" if retry else b"false")]
+    if retry:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    return Answer(orjson.dumps({"error": error}), status, headers)
+
+
+def answer_to(error: PersonaError) -> Answer:
+    """The answer to a request that is refused."""
+    status, code = STATUSES.get(type(error), (500, "internal"))
+    param = None
+    if isinstance(error, InvalidRequest):
+        param = "input" if error.part == "clicks" else error.part
+    if isinstance(error, ModelNotFound):
+        param = "model"
+    message = str(error) if status != 500 else "internal error"
+    return error_answer(status, code, message, param, retry=isinstance(error, TRY_AGAIN))
