@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from persona.contract import PersonaError
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS, exposition
+from service.openapi import complete, page
 from service.protocols.exchange import Answer
 from service.protocols.native.schema import ErrorResponse
 from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
@@ -50,8 +52,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("persona-encoder"),
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose the body, and has none itself
+        docs_url=None,
+        redoc_url=None,
     )
-    for router in ROUTERS:
+    for router in (*ROUTERS, page):
         app.include_router(router)
     _add_health(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
@@ -116,6 +120,12 @@ class Application(FastAPI):
                 await answer.send(noting_send)
         return status
 
+    def openapi(self) -> dict[str, Any]:
+        """The document, with examples."""
+        if self.openapi_schema is None:
+            complete(super().openapi())
+        return self.openapi_schema or {}
+
     def _count(self, route: str, status: int, seconds: float) -> None:
         if not self._seconds:
             routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
@@ -140,7 +150,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         service.require_ready()
         return Health(status="ready")
 
-    @app.get("/metrics", tags=["health"], response_class=Response)
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics, summed over the workers."""
         service.tally.flush()
