@@ -8,12 +8,14 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
+from bench.generated import schemathesis
 from bench.house import house, house_training
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
 from bench.pooling import pooling
+from bench.protocols import protocols
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.rectools import rectools
 from bench.tree import tests, tree
@@ -25,7 +27,8 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
+app.command()(schemathesis)
+for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, protocols, house):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)

@@ -98,7 +98,11 @@ LENGTH = "inference-header-content-length"
         (HEAD + bytes(4), {LENGTH: str(len(HEAD))}, "binary_data_size 8, and 4 bytes are left"),
         (HEAD + bytes(9), {LENGTH: str(len(HEAD))}, "1 bytes behind the last input"),
         (TEXT_HEAD + bytes(8), {LENGTH: str(len(HEAD))}, "2 values, shape"),
-        (TEXT_HEAD + b"\xff" * 8, {LENGTH: str(len(HEAD))}, "a text of 4294967295 bytes, 4 are"),
+        (
+            TEXT_HEAD + b"\xff" * 8,
+            {LENGTH: str(len(HEAD))},
+            "a last text that lacks 4294967291 bytes",
+        ),
         (TEXT_HEAD + b"\x03\x00\x00\x00\xffabc", {LENGTH: str(len(HEAD))}, "not UTF-8"),
         (BODY.replace(b"[1]", b"[[1]]"), {}, None),
         (BODY.replace(b"[1]", b"[[1], [2, 3]]"), {}, "data that is not 1 lists of 1 values"),

@@ -44,7 +44,8 @@ class InferVerb:
         try:
             limit = service.settings.max_body_bytes
             own = {name: value for name, value in headers if name in _OWN_HEADERS}
-            raw = _decoded(await read_body(headers, receive, limit), own, limit)
+            others = [pair for pair in headers if pair[0] not in _OWN_HEADERS]
+            raw = _decoded(await read_body(others, receive, limit), own, limit)
             if service.is_loading:
                 await service.loaded()
             model = service.engine().registry.find(self._model, self._version)

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "INT64": np.dtype("<i8"),
     "BYTES": np.dtype(np.object_),  # of str
 }
+TYPECODES = {"BOOL": "b", "INT32": "i", "INT64": "q"}  # of the same, as arrays of this machine
 IN_JSON: Mapping[str, set[type]] = {"BOOL": {bool}, "BYTES": {str}}  # all others are integers
 
 Values = NDArray[Any]
@@ -63,8 +65,11 @@ def _from_json(tensor: InputTensor) -> Values:
     if not kinds <= IN_JSON.get(tensor.datatype, {int}):
         wrong = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise _refusal(tensor, f"values of type {wrong} in data of datatype {tensor.datatype}")
-    try:
-        return np.array(flat, DTYPES[tensor.datatype])
+    dtype = DTYPES[tensor.datatype]
+    if tensor.datatype == "BYTES":
+        return np.array(flat, dtype)
+    try:  # an array takes integers from a list in a third of the time that NumPy needs
+        return np.frombuffer(array(TYPECODES[tensor.datatype], flat), dtype)
     except OverflowError:
         raise _refusal(tensor, f"a value that is no {tensor.datatype}") from None
 
@@ -83,19 +88,20 @@ def _from_bytes(tensor: InputTensor, raw: bytes) -> Values:
 
 def _texts(tensor: InputTensor, raw: bytes) -> list[str]:
     """Each value is its length as a 32-bit integer, and UTF-8."""
-    texts, at, unpack = [], 0, struct.Struct("<I").unpack_from
+    texts, at, unpack = list[bytes](), 0, struct.Struct("<I").unpack_from
     try:
         while at < len(raw):
             start = at + 4
             at = start + unpack(raw, at)[0]
-            if at > len(raw):
-                raise _refusal(tensor, f"a text of {at - start} bytes, {len(raw) - start} are left")
-            texts.append(raw[start:at].decode())
+            texts.append(raw[start:at])
     except struct.error:
         raise _refusal(tensor, "a text without its length at the end") from None
+    if at > len(raw):
+        raise _refusal(tensor, f"a last text that lacks {at - len(raw)} bytes")
+    try:
+        return list(map(bytes.decode, texts))
     except UnicodeDecodeError as error:
         raise _refusal(tensor, f"a text that is not UTF-8: {error.reason}") from None
-    return texts
 
 
 def _check_size(tensor: InputTensor, size: int, unit: str, each: int = 1) -> None:
