@@ -103,7 +103,7 @@ LENGTH = "inference-header-content-length"
             {LENGTH: str(len(HEAD))},
             "a last text that lacks 4294967291 bytes",
         ),
-        (TEXT_HEAD + b"\x03\x00\x00\x00\xffabc", {LENGTH: str(len(HEAD))}, "not UTF-8"),
+        (TEXT_HEAD + b"\x04\x00\x00\x00\xffabc", {LENGTH: str(len(HEAD))}, "not UTF-8"),
         (BODY.replace(b"[1]", b"[[1]]"), {}, None),
         (BODY.replace(b"[1]", b"[[1], [2, 3]]"), {}, "data that is not 1 lists of 1 values"),
         (BODY.replace(b"[1]", b"[true]"), {}, "values of type bool in data of datatype INT64"),
