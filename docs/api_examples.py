@@ -111,6 +111,9 @@ async def recorded() -> Examples:
     async with answering(artifacts=SHIPPED) as client:
         for route in ROUTES:
             await record_usual(client, route, examples[route.name])
+        client.headers["content-encoding"] = "br"
+        for route in asked:
+            await record(client, route, examples[route.name])
     async with answering(artifacts=Path("no-such-folder")) as client:
         for route in ROUTES:
             await record(client, route, examples[route.name])

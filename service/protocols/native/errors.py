@@ -33,6 +33,7 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     UnknownEncoding: (415, "unknown_encoding"),
 }
 RETRY_AFTER_S = 1
+UNREAD = (RequestTooLarge, UnknownEncoding)  # the rest of the body: the connection ends
 
 
 class InvalidBody(InvalidRequest):
@@ -62,5 +63,4 @@ def answer_to(error: PersonaError, path: Path = ()) -> Answer:
     if isinstance(error, ModelNotFound):
         path = (error.part,)
     message = str(error) if status != 500 else "internal error"
-    unread = isinstance(error, RequestTooLarge | UnknownEncoding)  # the rest of the body
-    return error_answer(status, code, message, path, close=unread)
+    return error_answer(status, code, message, path, close=isinstance(error, UNREAD))

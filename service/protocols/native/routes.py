@@ -78,7 +78,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-_QUERY_ERRORS = _errors(404, 413, 422, 429, 500, 503, 504)
+_QUERY_ERRORS = _errors(404, 413, 415, 422, 429, 500, 503, 504)
 
 posted = APIRouter(
     prefix="/v1", route_class=answered_by(lambda path, _: VERBS[path]), tags=["users"]

@@ -11,16 +11,22 @@ from persona.contract import (
     PersonaError,
 )
 from service.protocols.exchange import Answer
-from service.protocols.native.errors import RETRY_AFTER_S, STATUSES
+from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
 
 # The client tries 409, 429 and every 5xx again, unless a header tells it not to.
 TRY_AGAIN = (Overloaded, NotReady, DeadlineExceeded)
 
 
 def error_answer(
-    status: int, code: str, message: str, param: str | None = None, *, retry: bool = False
+    status: int,
+    code: str,
+    message: str,
+    param: str | None = None,
+    *,
+    retry: bool = False,
+    close: bool = False,
 ) -> Answer:
-    """An error as it is sent; `retry` tells the client to try again."""
+    """An error as it is sent; `retry`: the client tries again, `close`: the connection ends."""
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
     error = {
         "message": message,
@@ -31,6 +37,8 @@ def error_answer(
     headers = [(b"x-should-retry", b"true" if retry else b"false")]
     if retry:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if close:
+        headers.append((b"connection", b"close"))
     return Answer(orjson.dumps({"error": error}), status, headers)
 
 
@@ -43,4 +51,5 @@ def answer_to(error: PersonaError) -> Answer:
     if isinstance(error, ModelNotFound):
         param = "model"
     message = str(error) if status != 500 else "internal error"
-    return error_answer(status, code, message, param, retry=isinstance(error, TRY_AGAIN))
+    retry, close = isinstance(error, TRY_AGAIN), isinstance(error, UNREAD)
+    return error_answer(status, code, message, param, retry=retry, close=close)

@@ -11,13 +11,14 @@ from service.protocols.exchange import Answer, Headers, Receive, answered_by, as
 from service.protocols.native.rendering import model_object
 from service.protocols.native.schema import ModelObject
 from service.protocols.openai.errors import answer_to
-from service.protocols.openai.parsing import embeddings_query, model_and_version
+from service.protocols.openai.parsing import embeddings_query, model_and_version, structure_of
 from service.protocols.openai.rendering import render_embeddings
 from service.protocols.openai.schema import (
     EmbeddingsRequest,
     EmbeddingsResponse,
     OpenAIErrorResponse,
 )
+from service.protocols.structure import SMALL_BYTES
 from service.protocols.validation import validate
 
 _BODY = TypeAdapter(EmbeddingsRequest)
@@ -39,8 +40,10 @@ class EmbeddingsVerb:
             raw = await read_body(headers, receive, service.settings.max_body_bytes)
             if service.is_loading:
                 await service.loaded()
+            if len(raw) > SMALL_BYTES:
+                structure_of(service.settings).check(raw)
             body = validate(_BODY, raw, _KINDS)
-            results = await ask(service, embeddings_query(body), receive)
+            results = await ask(service, embeddings_query(body, service.settings), receive)
             return Answer(render_embeddings(body, results))
         except PersonaError as error:
             return answer_to(error)
@@ -62,7 +65,7 @@ plain = APIRouter(prefix="/v1", tags=["OpenAI"])
 @posted.post(
     "/embeddings",
     response_model=EmbeddingsResponse,
-    responses=_errors(404, 413, 422, 429, 500, 503, 504),
+    responses=_errors(404, 413, 415, 422, 429, 500, 503, 504),
 )
 def embeddings(body: EmbeddingsRequest) -> None:
     """User embeddings of histories, in the shape of OpenAI's embeddings."""

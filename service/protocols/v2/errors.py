@@ -4,13 +4,15 @@ import orjson
 
 from persona.contract import InvalidRequest, PersonaError
 from service.protocols.exchange import Answer
-from service.protocols.native.errors import RETRY_AFTER_S, STATUSES
+from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
 
 
-def error_answer(status: int, _code: str, message: str) -> Answer:
-    """An error as it is sent."""
-    retry = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if status == 429 else []
-    return Answer(orjson.dumps({"error": message}), status, retry)
+def error_answer(status: int, _code: str, message: str, *, close: bool = False) -> Answer:
+    """An error as it is sent; `close` where the connection ends with it."""
+    headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if status == 429 else []
+    if close:
+        headers.append((b"connection", b"close"))
+    return Answer(orjson.dumps({"error": message}), status, headers)
 
 
 def answer_to(error: PersonaError) -> Answer:
@@ -18,4 +20,5 @@ def answer_to(error: PersonaError) -> Answer:
     status, code = STATUSES.get(type(error), (500, "internal"))
     if isinstance(error, InvalidRequest):
         status = 400
-    return error_answer(status, code, str(error) if status != 500 else "internal error")
+    message = str(error) if status != 500 else "internal error"
+    return error_answer(status, code, message, close=isinstance(error, UNREAD))

@@ -19,9 +19,11 @@ from persona.contract import (
     UnknownItems,
 )
 from persona.engine.model import Model
-from service.protocols.v2.schema import InferRequest, RequestedOutput
+from service.protocols.structure import SMALL_BYTES, Structure
+from service.protocols.v2.schema import MAX_TENSORS, InferRequest, RequestedOutput
 from service.protocols.v2.tensors import Values, read_tensors
 from service.protocols.validation import shown, validate
+from service.settings import Settings
 
 ITEM_IDS, KEY_MASK, LENGTHS = "item_ids", "key_mask", "lengths"
 EMBEDDING = "user_embedding"
@@ -60,7 +62,14 @@ class Inference:
     query: Query
 
 
-def parse(raw: bytes, json_bytes: int | None, model: Model, max_histories: int) -> Inference:
+def structure_of(settings: Settings) -> Structure:
+    """What the JSON of a body may consist of: ids and their mask, a list a history."""
+    histories, fields = settings.max_histories, 16 * (MAX_TENSORS + 1)
+    values = 2 * (settings.max_items + histories) + fields
+    return Structure(values, fields, 2 * histories + fields)
+
+
+def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) -> Inference:
     """Reads a body whose first `json_bytes` are JSON; None: all of it is.
 
     Raises:
@@ -68,9 +77,14 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, max_histories: int) 
     """
     if json_bytes is not None and not 0 <= json_bytes <= len(raw):
         raise InvalidRequest(f"the header says {json_bytes} bytes of JSON, the body has {len(raw)}")
-    body = validate(_BODY, raw[:json_bytes])
+    text = raw[:json_bytes]
+    if len(text) > SMALL_BYTES:
+        structure_of(settings).check(text)
+    body = validate(_BODY, text)
     inputs = read_tensors(body.inputs, b"" if json_bytes is None else raw[json_bytes:])
-    clicks = _clicks(inputs, max_histories)
+    clicks = _clicks(inputs, settings.max_histories)
+    if (n := len(clicks.values)) > settings.max_items:
+        raise InvalidRequest(f"the request has {n:,} clicks, limit {settings.max_items:,}")
     items = _item_ids(clicks.values, body, model)
     ends = np.cumsum(clicks.counts, dtype=np.int64).tolist()
     histories = [items[start:end] for start, end in pairwise([0, *ends])]

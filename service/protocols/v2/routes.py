@@ -49,7 +49,7 @@ class InferVerb:
             if service.is_loading:
                 await service.loaded()
             model = service.engine().registry.find(self._model, self._version)
-            inference = parse(raw, _json_bytes(own), model, service.settings.max_histories)
+            inference = parse(raw, _json_bytes(own), model, service.settings)
             results = await ask(service, inference.query, receive)
             return render(inference, results, model, service.settings.max_attention_values)
         except PersonaError as error:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MAX_TENSORS = 16  # of a request, in and out
+
 Parameters = Annotated[
     dict[str, bool | int | float | str | None],
     Field(description="those that a server does not know are ignored"),
@@ -51,10 +53,10 @@ class InferRequest(_Strict):
             "are, 'rows' of the item table or 'ids'; unknown_items: 'token', 'drop' or 'error'"
         ),
     ] = {}
-    inputs: Annotated[list[InputTensor], Field(max_length=16, fail_fast=True)]
+    inputs: Annotated[list[InputTensor], Field(max_length=MAX_TENSORS, fail_fast=True)]
     outputs: Annotated[
         list[RequestedOutput] | None,
-        Field(max_length=16, description="default: user_embedding"),
+        Field(max_length=MAX_TENSORS, description="default: user_embedding"),
     ] = None
 
 
