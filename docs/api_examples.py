@@ -128,7 +128,7 @@ async def recorded() -> Examples:
             first = record(client, route, {})
             await asyncio.gather(first, record(client, route, examples[route.name]))
     for route in asked:
-        answer = errors_of(route.path).error_answer(500, "internal", "internal error")
+        answer = errors_of({"path": route.path}).error_answer(500, "internal", "internal error")
         examples[route.name]["500"] = {"response": json.loads(answer.body)}
     return {name: dict(sorted(found.items())) for name, found in examples.items()}
 

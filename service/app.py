@@ -161,18 +161,18 @@ def _failed(scope: Scope, error: Exception) -> Answer:
     """Logs what nobody foresaw; the client only learns that it happened."""
     # Without the query string and without the error's message: either may quote a history.
     logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))
-    return errors_of(scope["path"]).error_answer(500, "internal", "internal error")
+    return errors_of(scope).error_answer(500, "internal", "internal error")
 
 
 def _answer_any_error(request: Request, _error: Exception) -> Response:
-    answer = errors_of(request.url.path).error_answer(500, "internal", "internal error")
+    answer = errors_of(request.scope).error_answer(500, "internal", "internal error")
     return answer.response()
 
 
 def _answer_persona_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, PersonaError):
         raise error
-    return errors_of(request.url.path).answer_to(error).response()
+    return errors_of(request.scope).answer_to(error).response()
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -182,7 +182,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     message = f"{request.method} {request.url.path:.100}: {error.detail.lower()}"
     code = codes.get(error.status_code, "http_error")
-    answer = errors_of(request.url.path).error_answer(error.status_code, code, message)
+    answer = errors_of(request.scope).error_answer(error.status_code, code, message)
     response = answer.response()
     response.headers.update(error.headers or {})
     return response

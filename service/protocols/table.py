@@ -1,6 +1,8 @@
 """Which protocol answers at a path."""
 
-from typing import Protocol
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from persona.contract import PersonaError
 from service.protocols.exchange import Answer, Verb
@@ -19,6 +21,7 @@ ROUTERS = (
     v2.posted,
     v2.plain,
 )
+_OPENAI = re.compile(r"/v1/(embeddings|models/[^/]+)")
 VERBS: dict[str, Verb] = {**native.VERBS, **openai.VERBS}
 
 
@@ -42,10 +45,11 @@ def route_of(path: str) -> str:
     return path if path in VERBS else v2.infer_route(path)
 
 
-def errors_of(path: str) -> Errors:
-    """The errors of the protocol that `path` belongs to; Persona's own for all other paths."""
+def errors_of(scope: Mapping[str, Any]) -> Errors:
+    """The errors of the protocol of a request's path; Persona's own for all other paths."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
     if path == "/v2" or path.startswith("/v2/"):
         return v2_errors
-    if path.startswith(("/v1/embeddings", "/v1/models/")):
+    if _OPENAI.fullmatch(path):
         return openai_errors
     return native_errors

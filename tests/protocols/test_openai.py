@@ -143,7 +143,7 @@ def test_a_body_that_is_not_json_is_refused(service: httpx.Client) -> None:
 
 
 def test_a_path_that_is_not_there_answers_in_the_same_shape(service: httpx.Client) -> None:
-    for answer in (service.get("/v1/embeddings"), service.get("/v1/models/a/b")):
+    for answer in (service.get("/v1/embeddings"), service.get("/v1/models/none")):
         assert answer.status_code in {404, 405}
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.protocols.test_triton_client import MASK, padded, tensor
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -168,3 +170,9 @@ def test_a_failure_is_500_in_the_same_shape_and_says_nothing(
         patch.setattr("persona.engine.model.Model.submit", fail)
         answer = service.post(INFER, content=BODY)
     assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
+
+
+def test_behind_a_prefix_errors_have_the_same_shape(mixed_artifacts: Path) -> None:
+    with serving(mixed_artifacts, root_path="/shop") as client:
+        assert client.get("/v2/models/none").json().keys() == {"error"}
+        assert client.post(INFER, content=BODY).status_code == 200
