@@ -34,8 +34,8 @@ class Catalogue(Protocol):
     def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
         """The row of every item, as 64-bit integers; `n_items` for an unknown item."""
 
-    def item_ids(self, rows: Iterable[int]) -> list[ItemId]:
-        """The item of every row, below `n_items`."""
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
 
 
 class _RowsById(dict[ItemId, int]):
@@ -52,17 +52,17 @@ class CatalogueInMemory:
 
     def __init__(self, item_ids: Sequence[ItemId]) -> None:
         self.n_items = len(item_ids)
-        self._item_ids = item_ids
         self._rows = _RowsById(zip(item_ids, range(self.n_items), strict=True))
         self._rows.unknown = self.n_items
+        self._ids = item_ids
 
     def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
         """The row of every item; `n_items` for an unknown item."""
         return array("q", map(self._rows.__getitem__, item_ids))
 
-    def item_ids(self, rows: Iterable[int]) -> list[ItemId]:
-        """The item of every row, below `n_items`."""
-        return list(map(self._item_ids.__getitem__, rows))
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
+        return [self._ids[row] for row in rows]
 
 
 class CatalogueInFiles:
@@ -91,10 +91,11 @@ class CatalogueInFiles:
             rows.append(row)
         return rows
 
-    def item_ids(self, rows: Iterable[int]) -> list[ItemId]:
-        """The item of every row, below `n_items`."""
-        starts, keys = self._starts, self._keys
-        return [_item_id(keys[starts[row] : keys.find(b"\xfe", starts[row])]) for row in rows]
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
+        starts, keys, last = self._starts, self._keys, self.n_items - 1
+        ends = ((row, starts[row + 1] if row < last else len(keys)) for row in rows)
+        return [_item_id(keys[starts[row] : end]) for row, end in ends]
 
 
 def open_catalogue(artifact: Artifact) -> Catalogue:
@@ -156,5 +157,6 @@ def _key(item_id: ItemId) -> bytes:
 
 
 def _item_id(key: bytes) -> ItemId:
-    """The item of a key without its end mark."""
-    return int(key[1:]) if key[:1] == b"\xff" else key.decode("utf-8", "surrogatepass")
+    if key[:1] == b"\xff":
+        return int(key[1:-1])
+    return key[:-1].decode("utf-8", "surrogatepass")

@@ -168,9 +168,9 @@ def _item_ids(values: Values, body: InferRequest, model: Model) -> list[ItemId]:
         )
     known = values != unknown
     if known.all():
-        return model.catalogue.item_ids(values.tolist())
+        return model.catalogue.ids(values.tolist())
     found = np.full(len(values), UNKNOWN, np.object_)
-    found[known] = model.catalogue.item_ids(values[known].tolist())
+    found[known] = model.catalogue.ids(values[known].tolist())
     items: list[ItemId] = found.tolist()
     return items
 
