@@ -1,20 +1,15 @@
 """Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
 
+from math import ceil
+
 import orjson
 
-from persona.contract import (
-    DeadlineExceeded,
-    InvalidRequest,
-    ModelNotFound,
-    NotReady,
-    Overloaded,
-    PersonaError,
-)
+from persona.contract import InvalidRequest, ModelNotFound, PersonaError
 from service.protocols.exchange import Answer
 from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
 
-# The client tries 409, 429 and every 5xx again, unless a header tells it not to.
-TRY_AGAIN = (Overloaded, NotReady, DeadlineExceeded)
+# Trying again helps with these. The client does so with 409, 429 and every 5xx unless it is told.
+TRY_AGAIN = {429, 503, 504}
 
 
 def error_answer(
@@ -23,10 +18,10 @@ def error_answer(
     message: str,
     param: str | None = None,
     *,
-    retry: bool = False,
     close: bool = False,
+    retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
-    """An error as it is sent; `retry`: the client tries again, `close`: the connection ends."""
+    """An error as it is sent; `close` where the connection ends with it."""
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
     error = {
         "message": message,
@@ -34,9 +29,9 @@ def error_answer(
         "param": param,
         "code": code,
     }
-    headers = [(b"x-should-retry", b"true" if retry else b"false")]
-    if retry:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    headers = [(b"x-should-retry", b"true" if status in TRY_AGAIN else b"false")]
+    if status in TRY_AGAIN:
+        headers.append((b"retry-after", b"%d" % ceil(retry_after_s)))
     if close:
         headers.append((b"connection", b"close"))
     return Answer(orjson.dumps({"error": error}), status, headers)
@@ -51,5 +46,6 @@ def answer_to(error: PersonaError) -> Answer:
     if isinstance(error, ModelNotFound):
         param = "model"
     message = str(error) if status != 500 else "internal error"
-    retry, close = isinstance(error, TRY_AGAIN), isinstance(error, UNREAD)
-    return error_answer(status, code, message, param, retry=retry, close=close)
+    retry_after_s = error.retry_after_s or RETRY_AFTER_S
+    close = isinstance(error, UNREAD)
+    return error_answer(status, code, message, param, close=close, retry_after_s=retry_after_s)

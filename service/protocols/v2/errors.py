@@ -1,5 +1,7 @@
 """Errors in the shape of this protocol: `{"error": "text"}`."""
 
+from math import ceil
+
 import orjson
 
 from persona.contract import InvalidRequest, PersonaError
@@ -7,9 +9,16 @@ from service.protocols.exchange import Answer
 from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
 
 
-def error_answer(status: int, _code: str, message: str, *, close: bool = False) -> Answer:
+def error_answer(
+    status: int,
+    _code: str,
+    message: str,
+    *,
+    close: bool = False,
+    retry_after_s: float = RETRY_AFTER_S,
+) -> Answer:
     """An error as it is sent; `close` where the connection ends with it."""
-    headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if status == 429 else []
+    headers = [(b"retry-after", b"%d" % ceil(retry_after_s))] if status == 429 else []
     if close:
         headers.append((b"connection", b"close"))
     return Answer(orjson.dumps({"error": message}), status, headers)
@@ -21,4 +30,6 @@ def answer_to(error: PersonaError) -> Answer:
     if isinstance(error, InvalidRequest):
         status = 400
     message = str(error) if status != 500 else "internal error"
-    return error_answer(status, code, message, close=isinstance(error, UNREAD))
+    retry_after_s = error.retry_after_s or RETRY_AFTER_S
+    close = isinstance(error, UNREAD)
+    return error_answer(status, code, message, close=close, retry_after_s=retry_after_s)
