@@ -90,9 +90,10 @@ export: .venv/.all ## turn a run into an artifact (RUN=runs/news NAME=news VERSI
 bench: .venv/.all ## measure, and write bench/RESULTS.md and bench/results.json
 	$(BIN)/python -m bench
 
-docs: .venv/.all ## draw the pictures in docs/
+docs: .venv/.all ## draw the pictures in docs/, record the examples of docs/openapi.json
 	$(BIN)/python -m docs.pictures
 	$(BIN)/python -m docs.attention_pictures
+	$(BIN)/python -m docs.api_examples
 
 # all.txt is written first, and the others take its versions. `build.txt` is the build backend.
 lock: .venv/.python ## write requirements/ anew from pyproject.toml (UPGRADE=--upgrade for new versions)

@@ -8,6 +8,7 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
+from bench.generated import schemathesis
 from bench.hostile import hostile
 from bench.house import house, house_training
 from bench.ladder import ladder
@@ -15,6 +16,7 @@ from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
 from bench.pooling import pooling
+from bench.protocols import protocols
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.reading import reading
 from bench.rectools import rectools
@@ -30,6 +32,7 @@ app.command()(hostile)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
+app.command()(schemathesis)
 app.command()(reading)
 for serving in (
     online,
@@ -40,6 +43,7 @@ for serving in (
     pooled,
     memory,
     curves,
+    protocols,
     reload,
     secured,
     house,

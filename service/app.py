@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import Counter
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -21,14 +22,11 @@ from service.gate import Gate
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
-from service.protocols.exchange import Answer
-from service.protocols.native.errors import answer_to, error_answer
-from service.protocols.native.operating import operations
-from service.protocols.native.routes import VERBS, Verb, plain, posted
+from service.openapi import complete, page
+from service.protocols.exchange import Answer, Verb
 from service.protocols.native.schema import ErrorResponse
+from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
 from service.settings import Settings
-
-_INTERNAL_ERROR = error_answer(500, "internal", "internal error")
 
 _CAUSES = {404: "not_found", 405: "method_not_allowed", 500: "internal", 503: "not_ready"}
 
@@ -65,14 +63,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("persona-encoder"),
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose the body, and has none itself
+        docs_url=None,
+        redoc_url=None,
     )
-    app.include_router(posted)
-    app.include_router(plain)
-    app.include_router(operations)
+    for router in (*ROUTERS, page):
+        app.include_router(router)
     _add_health(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, lambda _request, _error: _INTERNAL_ERROR.response())
+    app.add_exception_handler(Exception, _answer_any_error)
     return app
 
 
@@ -89,8 +88,9 @@ class Application(FastAPI):
         super().__init__(**options)
         self.state.service = service
         self._service = service
-        self._border = Border.where_wanted(service.settings)
-        self._gate = Gate(service.settings.keys_file)
+        settings = service.settings
+        self._border = Border.where_wanted(settings)
+        self._gate = Gate(settings.keys_file, open_to_operators=settings.admin)
         self._seconds: dict[str, Series] = {}  # by route
         self._answered: dict[tuple[str, int], Counter] = {}  # by route and status
 
@@ -106,7 +106,7 @@ class Application(FastAPI):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
-            verb = VERBS.get(scope["path"])
+            verb = verb_of(scope["path"])
         if scope["method"] == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
         answer = self._refusal(scope) if verb is None or self._gate.has_keys else None
@@ -117,9 +117,10 @@ class Application(FastAPI):
         else:
             status, code = answer.status, answer.code
             await answer.send(send)
-        self._count(scope["path"], status, code, time.perf_counter() - started)
+        route = route_of(scope["path"]) if verb else getattr(scope.get("route"), "path", "other")
+        self._count(route, status, code, time.perf_counter() - started)
 
-    async def _of_verb(self, verb: Verb[Any], scope: Scope, receive: Receive) -> Answer:
+    async def _of_verb(self, verb: Verb, scope: Scope, receive: Receive) -> Answer:
         try:
             return await verb.answer(self._service, scope["headers"], receive)
         except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
@@ -130,7 +131,7 @@ class Application(FastAPI):
         try:
             self._gate.admit(scope)
         except PersonaError as error:
-            return answer_to(error)
+            return errors_of(scope).answer_to(error)
         return None
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> int:
@@ -150,11 +151,18 @@ class Application(FastAPI):
                 await answer.send(noting_send)
         return status
 
-    def _count(self, path: str, status: int, code: str, seconds: float) -> None:
+    def openapi(self) -> dict[str, Any]:
+        """The document, with examples."""
+        if self.openapi_schema is None:
+            complete(super().openapi())
+        return self.openapi_schema or {}
+
+    def _count(self, route: str, status: int, code: str, seconds: float) -> None:
         if not self._seconds:
             routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
             self._seconds.update({route: SECONDS.labels(route) for route in routes})
-        route = path if path in self._seconds else "other"
+        if route not in self._seconds:
+            route = "other"
         if (answered := self._answered.get((route, status))) is None:
             answered = self._answered[route, status] = REQUESTS.labels(route, status)
         tally = self._service.tally
@@ -176,7 +184,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         service.require_ready()
         return Readiness(status="ready", problems=service.versions.rollout.state.problems)
 
-    @app.get("/metrics", tags=["health"], response_class=Response)
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics, summed over the workers."""
         service.tally.flush()
@@ -187,13 +195,18 @@ def _failed(scope: Scope, error: Exception) -> Answer:
     """Logs what nobody foresaw; the client only learns that it happened."""
     # Without the query string and without the error's message: either may quote a history.
     logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))
-    return _INTERNAL_ERROR
+    return errors_of(scope).error_answer(500, "internal", "internal error")
 
 
-def _answer_persona_error(_request: Request, error: Exception) -> Response:
+def _answer_any_error(request: Request, _error: Exception) -> Response:
+    answer = errors_of(request.scope).error_answer(500, "internal", "internal error")
+    return answer.response()
+
+
+def _answer_persona_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, PersonaError):
         raise error
-    return answer_to(error).response()
+    return errors_of(request.scope).answer_to(error).response()
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -203,6 +216,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     message = f"{request.method} {request.url.path:.100}: {error.detail.lower()}"
     code = codes.get(error.status_code, "http_error")
-    response = error_answer(error.status_code, code, message).response()
+    answer = errors_of(request.scope).error_answer(error.status_code, code, message)
+    response = answer.response()
     response.headers.update(error.headers or {})
     return response

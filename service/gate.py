@@ -1,10 +1,9 @@
 """Whom the service lets in: a key's role and its limits.
 
-Without a file of keys everybody may ask, and requests that change what is served are answered only
-to this machine.
+Without a file of keys everybody may ask, and nobody may change what is served; with PERSONA_ADMIN=1
+this machine may.
 """
 
-import ipaddress
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from service.errors import Forbidden, RateLimited, Unauthorized
 from service.keys import Key, Keyring
 from service.metrics import MULTIPROCESS_FOLDER
 from service.shared_counts import SharedCounts
+from service.versions.admission import require_operator
 from service.visit import current
 
 # A probe and a scraper have no key. They learn how busy the service is, and not with what.
@@ -49,13 +49,16 @@ def _own_limit(key: str, limit: str) -> _OwnLimit:
 class Gate:
     """Finds the key of a request, and refuses one that has none or has asked too often."""
 
-    def __init__(self, keys: Path | None) -> None:
+    def __init__(self, keys: Path | None, *, open_to_operators: bool = False) -> None:
         """Reads the keys.
+
+        Without keys, `open_to_operators` lets this machine change what is served.
 
         Raises:
             BrokenKeys: the file cannot be used.
         """
         self._keyring = Keyring(keys) if keys is not None else None
+        self._open_to_operators = open_to_operators
         shared = os.environ.get(MULTIPROCESS_FOLDER)
         self._counts = SharedCounts(Path(shared) if shared else None)
 
@@ -75,7 +78,8 @@ class Gate:
         if _path(scope) in OPEN:
             return None
         if self._keyring is None:
-            _require_this_machine(scope)
+            if needs_admin(scope):
+                require_operator(self._open_to_operators, scope.get("client"), scope["headers"])
             return None
         presented = _presented(scope)
         if presented is None:
@@ -109,18 +113,6 @@ def _path(scope: Scope) -> str:
     """The path below the prefix that a proxy put in front of it."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
-
-
-def _require_this_machine(scope: Scope) -> None:
-    if not needs_admin(scope):
-        return
-    host, _ = scope.get("client") or ("", 0)
-    try:
-        here = not host or ipaddress.ip_address(host).is_loopback  # no host: a Unix socket
-    except ValueError:
-        here = False
-    if not here:
-        raise Forbidden("without PERSONA_KEYS_FILE only this machine may change what is served")
 
 
 def _presented(scope: Scope) -> bytes | None:

@@ -124,16 +124,31 @@ class Tally:
         self._counts.clear()
         self._queued.clear()
 
+    def totals(self) -> dict[tuple[str, str, str], int]:
+        """Counts of all workers since the start, by the metric's name, model and version."""
+        self.flush()
+        samples = (sample for metric in _all_workers().collect() for sample in metric.samples)
+        totals: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        for sample in samples:
+            if "version" in sample.labels:
+                labels = sample.labels
+                totals[sample.name, labels["model"], labels["version"]] += int(sample.value)
+        return totals
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
-    source = REGISTRY
-    if MULTIPROCESS_FOLDER in os.environ:
-        source = CollectorRegistry()
-        multiprocess.MultiProcessCollector(source)  # type: ignore[no-untyped-call]  # the package is half typed
     registry = CollectorRegistry()
-    registry.register(Joined(source, DISTRIBUTIONS))
+    registry.register(Joined(_all_workers(), DISTRIBUTIONS))
     return generate_latest(registry)
+
+
+def _all_workers() -> CollectorRegistry:
+    if MULTIPROCESS_FOLDER not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the package is half typed
+    return registry
 
 
 def forget_worker(process_id: int | None = None) -> None:

@@ -43,7 +43,7 @@ class Model:
         self.artifact = open_artifact(folder, limits.trusted_keys)
         self.manifest = self.artifact.manifest
         self._limits = limits
-        catalogue = open_catalogue(self.artifact)
+        self.catalogue = catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
         self._session = Session(self.artifact)

@@ -1,12 +1,21 @@
 """One HTTP exchange, for every protocol: read a body, ask the engine, notice a disconnect."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from fastapi import Response
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
 from persona.contract import Query, RequestTooLarge, Results
 from service.errors import ClientGone, UnknownEncoding
@@ -24,17 +33,18 @@ WATCH_AFTER_S = 0.02
 
 @dataclass(slots=True)
 class Answer:
-    """A whole response; its body is JSON."""
+    """A whole response."""
 
     body: bytes
     status: int = 200
     headers: Sequence[tuple[bytes, bytes]] = ()
     code: str = ""  # of an error
+    content_type: bytes = b"application/json"
 
     async def send(self, send: Send) -> None:
         """Sends it as ASGI wants it."""
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", self.content_type),
             (b"content-length", b"%d" % len(self.body)),
             *self.headers,
         ]
@@ -44,7 +54,35 @@ class Answer:
     def response(self) -> Response:
         """The same for FastAPI."""
         headers = {name.decode(): value.decode() for name, value in self.headers}
-        return Response(self.body, self.status, headers, media_type="application/json")
+        return Response(self.body, self.status, headers, media_type=self.content_type.decode())
+
+
+class Verb(Protocol):
+    """Parse, engine call, render: what answers a posted body."""
+
+    async def answer(self, service: Service, headers: Headers, receive: Receive) -> Answer:
+        """The answer to a request; raises nothing that was foreseen."""
+
+
+def answered_by(find: Callable[[str, Mapping[str, str]], Verb]) -> type[APIRoute]:
+    """A class of routes which FastAPI documents and a verb answers.
+
+    `find` is given the route's path and the request's path parameters.
+    """
+
+    class Posted(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """FastAPI's hook for custom routes."""
+
+            async def handle(request: Request) -> Response:
+                verb = find(self.path, request.path_params)
+                service: Service = request.app.state.service
+                answer = await verb.answer(service, request.headers.raw, request.receive)
+                return answer.response()
+
+            return handle
+
+    return Posted
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:

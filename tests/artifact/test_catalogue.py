@@ -46,6 +46,14 @@ def test_files_and_dict_find_the_same_rows(
     assert in_files(known).rows(asked) == CatalogueInMemory(known).rows(asked)
 
 
+@given(known=catalogues)
+@settings(deadline=None)
+def test_files_and_dict_find_the_item_of_every_row(known: list[ItemId]) -> None:
+    for catalogue in (in_files(known), CatalogueInMemory(known)):
+        found = catalogue.ids(range(len(known)))
+        assert [(type(item), item) for item in found] == [(type(item), item) for item in known]
+
+
 @pytest.mark.parametrize("known", [["plumless", "other"], ["buckeroo", "plumless"]])
 def test_an_id_with_the_checksum_of_another_is_not_that_one(known: list[ItemId]) -> None:
     assert zlib.crc32(b"plumless\xfe") == zlib.crc32(b"buckeroo\xfe")

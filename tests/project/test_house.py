@@ -48,7 +48,7 @@ LIBRARIES = {
     "pydantic": "persona.artifact persona.cli service model.training",
     "pydantic_settings": "service.settings",
     "onnxruntime": "persona.engine.session export",
-    "fastapi": "service.app service.protocols",
+    "fastapi": "service.app service.openapi service.protocols",
     "starlette": "service",
     "prometheus_client": "service",
     "limits": "service",

@@ -45,6 +45,7 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     RateLimited: (429, "rate_limited"),
 }
 RETRY_AFTER_S = 1
+UNREAD = (RequestTooLarge, UnknownEncoding)  # the rest of the body: the connection ends
 
 
 class InvalidBody(InvalidRequest):
@@ -84,6 +85,6 @@ def answer_to(error: PersonaError, path: Path = ()) -> Answer:
     if isinstance(error, ModelNotFound):
         path = (error.part,)
     message = str(error) if status != 500 else "internal error"
-    unread = isinstance(error, RequestTooLarge | UnknownEncoding)  # the rest of the body
+    unread = isinstance(error, UNREAD)
     retry = error.retry_after_s or RETRY_AFTER_S
     return error_answer(status, code, message, path, close=unread, retry_after_s=retry)

@@ -1,11 +1,10 @@
-"""The routes that change what is served; service/versions does it."""
+"""Routes that change what is served: `service/gate.py` lets operators in, `service/versions` acts."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.lifecycle import Service
@@ -13,7 +12,6 @@ from service.protocols.exchange import read_body
 from service.protocols.native.parsing import parse
 from service.protocols.native.schema import ErrorResponse
 from service.versions import operating
-from service.versions.admission import require_operator
 
 MAX_BODY_BYTES = 65_536
 MAX_VERSIONS = 8  # that share the requests
@@ -50,21 +48,6 @@ class ModelState(BaseModel):
     workers: int
 
 
-class _Operation(APIRoute):
-    """A route that only an operator may use; its body is read when that is certain."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's hook for custom routes."""
-        answer = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            service: Service = request.app.state.service
-            require_operator(service.settings.admin, request.client, request.headers.raw)
-            return await answer(request)
-
-        return handle
-
-
 def _described(body: type[BaseModel]) -> dict[str, Any]:
     content = {"application/json": {"schema": body.model_json_schema()}}
     return {"requestBody": {"content": content}}
@@ -73,9 +56,7 @@ def _described(body: type[BaseModel]) -> dict[str, Any]:
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (403, 404, 409, 413, 422, 503, 504)
 }
-operations = APIRouter(
-    prefix="/v1/models/{name}", route_class=_Operation, responses=_ERRORS, tags=["operators"]
-)
+operations = APIRouter(prefix="/v1/models/{name}", responses=_ERRORS, tags=["operators"])
 
 
 @operations.post("/load", openapi_extra=_described(VersionBody))

@@ -2,25 +2,33 @@
 
 import base64
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import orjson
 
+from persona.artifact.format import Manifest
 from persona.contract import Floats, Result, Results
-from service.protocols.native.schema import EncodeRequest, NamedHistory, QueryBody, ScoreRequest
+from service.protocols.native.schema import (
+    EncodeRequest,
+    ModelObject,
+    NamedHistory,
+    QueryBody,
+    ScoreRequest,
+)
 
 Fields = dict[str, Any]
 
 
 def render_encoded(body: EncodeRequest, results: Results) -> bytes:
     """The response of `POST /v1/encode`."""
-    write = _base64 if body.encoding == "base64" else _floats
+    write = embedding_in_base64 if body.encoding == "base64" else _floats
 
     def add(user: Fields, result: Result) -> None:
         user["embedding"] = write(result.embedding)
         if body.attention != "none":
-            user["attention"] = _attention(result)
+            user["attention"] = attention_fields(result)
 
     return _render(body, results, add)
 
@@ -52,7 +60,7 @@ def _render(body: QueryBody, results: Results, add: Callable[[Fields, Result], N
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _attention(result: Result) -> Fields:
+def attention_fields(result: Result) -> Fields:
     """Pooled or full weights; orjson writes contiguous arrays only."""
     if (pooled := result.pooled_attention) is not None:  # (H, 1 + L)
         weights, start = np.ascontiguousarray(pooled[:, 1:]), np.ascontiguousarray(pooled[:, 0])
@@ -66,6 +74,13 @@ def _floats(embedding: Floats | None) -> Floats | None:
     return embedding
 
 
-def _base64(embedding: Floats | None) -> str:
+def embedding_in_base64(embedding: Floats | None) -> str:
+    """Its little-endian float32 numbers."""
     assert embedding is not None  # noqa: S101  # the engine answers what was wanted
     return base64.b64encode(embedding.astype("<f4", copy=False).tobytes()).decode()
+
+
+def model_object(manifest: Manifest, name: str | None = None) -> ModelObject:
+    """A model as OpenAI's API shows it; `name` is what the client calls it."""
+    created = int(datetime.fromisoformat(manifest.created).timestamp())
+    return ModelObject(id=name or manifest.name, created=created)

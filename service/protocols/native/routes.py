@@ -3,16 +3,15 @@
 FastAPI documents them. A body is parsed once, from its bytes; FastAPI would first make a dict.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Request
 from pydantic import TypeAdapter
 
 from persona.contract import InvalidRequest, PersonaError, Query, Results
 from service.lifecycle import Service
-from service.protocols.exchange import Answer, Headers, Receive, ask, read_body
+from service.protocols.exchange import Answer, Headers, Receive, answered_by, ask, read_body
 from service.protocols.native.errors import answer_to
 from service.protocols.native.parsing import (
     encode_query,
@@ -21,7 +20,7 @@ from service.protocols.native.parsing import (
     score_query,
     structure_of,
 )
-from service.protocols.native.rendering import render_encoded, render_scored
+from service.protocols.native.rendering import model_object, render_encoded, render_scored
 from service.protocols.native.schema import (
     EncodeRequest,
     EncodeResponse,
@@ -38,7 +37,7 @@ from service.visit import mark
 Body = TypeVar("Body", bound=QueryBody)
 
 
-class Verb(Generic[Body]):
+class QueryVerb(Generic[Body]):
     """Parse, engine call, render: what answers a posted body."""
 
     def __init__(
@@ -71,24 +70,9 @@ class Verb(Generic[Body]):
             return answer_to(error)
 
 
-class PostedBody(APIRoute):
-    """A route whose endpoint is a `Verb`."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's hook for custom routes."""
-        verb: Verb[Any] = VERBS[self.path]
-
-        async def handle(request: Request) -> Response:
-            service: Service = request.app.state.service
-            answer = await verb.answer(service, request.headers.raw, request.receive)
-            return answer.response()
-
-        return handle
-
-
-VERBS: dict[str, Verb[Any]] = {
-    "/v1/encode": Verb(EncodeRequest, encode_query, render_encoded),
-    "/v1/score": Verb(ScoreRequest, score_query, render_scored),
+VERBS: dict[str, QueryVerb[Any]] = {
+    "/v1/encode": QueryVerb(EncodeRequest, encode_query, render_encoded),
+    "/v1/score": QueryVerb(ScoreRequest, score_query, render_scored),
 }
 
 
@@ -96,9 +80,11 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-_QUERY_ERRORS = _errors(404, 413, 422, 429, 500, 503, 504)
+_QUERY_ERRORS = _errors(404, 413, 415, 422, 429, 500, 503, 504)
 
-posted = APIRouter(prefix="/v1", route_class=PostedBody, tags=["users"])
+posted = APIRouter(
+    prefix="/v1", route_class=answered_by(lambda path, _: VERBS[path]), tags=["users"]
+)
 plain = APIRouter(prefix="/v1", tags=["models"])
 
 
@@ -114,11 +100,12 @@ def score(body: ScoreRequest) -> None:
 
 @plain.get("/models", responses=_errors(503))
 async def models(request: Request) -> Models:
-    """The loaded versions; the first is that of requests that name no model."""
+    """The loaded versions, the default first: Persona's facts, and the list that OpenAI returns."""
     service: Service = request.app.state.service
     await service.loaded()
-    cards = []
     registry = service.engine().registry
+    manifests = [model.manifest for model in registry.models]
+    cards = []
     for model in registry.loaded:
         manifest = model.manifest
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
@@ -126,4 +113,4 @@ async def models(request: Request) -> Models:
         facts["width"] = manifest.architecture.width
         facts["max_length"] = manifest.architecture.max_length
         cards.append(ModelCard.model_validate(facts))
-    return Models(models=cards)
+    return Models(models=cards, data=list(map(model_object, manifests)))

@@ -163,10 +163,21 @@ class ModelCard(BaseModel):
     metrics: Facts
 
 
+class ModelObject(BaseModel):
+    """A model as OpenAI's API shows it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "persona"
+
+
 class Models(BaseModel):
-    """All loaded versions; the first is that of requests that name no model."""
+    """All loaded versions, the default first, for Persona's clients and for OpenAI's."""
 
     models: list[ModelCard]
+    object: Literal["list"] = "list"
+    data: Annotated[list[ModelObject], Field(description="the same models, as OpenAI lists them")]
 
 
 class Error(BaseModel):

@@ -1,0 +1,203 @@
+"""Records an answer of the service for every route and status, and writes docs/openapi.json.
+
+python -m docs.api_examples
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.app import create_app
+from service.lifecycle import Service
+from service.openapi import EXAMPLES
+from service.protocols.table import errors_of
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "openapi.json"
+SHIPPED = ROOT / "artifacts"
+
+Example = dict[str, Any]
+Statuses = dict[str, Example]
+Examples = dict[str, Statuses]  # by method and route
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route, and requests for some of its statuses."""
+
+    method: str
+    path: str  # with {names}
+    bodies: dict[int, Any] = field(default_factory=dict)  # by the status of their answer
+    names: dict[str, str] = field(default_factory=dict)  # values of the path's parameters
+    wrong_names: dict[str, str] = field(default_factory=dict)  # answered with 404
+
+    @property
+    def name(self) -> str:
+        """As the examples are filed."""
+        return f"{self.method} {self.path}"
+
+
+HISTORIES = {"histories": [["frontpage", "news"], {"id": "visitor 7", "items": ["sports"]}, []]}
+TENSORS = {
+    "id": "7",
+    "inputs": [
+        {"name": "item_ids", "shape": [2, 2], "datatype": "INT64", "data": [[0, 1], [14, 0]]},
+        {
+            "name": "key_mask",
+            "shape": [2, 2],
+            "datatype": "BOOL",
+            "data": [[True, True], [True, False]],
+        },
+    ],
+}
+BEYOND = {
+    "inputs": [{"name": "item_ids", "shape": [1, 1], "datatype": "INT64", "data": [99]}],
+}
+MODEL, NO_MODEL = {"model_name": "news"}, {"model_name": "films"}
+VERSION, NO_VERSION = MODEL | {"model_version": "1"}, MODEL | {"model_version": "7"}
+OF_VERSION = "/v2/models/{model_name}/versions/{model_version}"
+
+ROUTES = (
+    Route("POST", "/v1/encode", {
+        200: HISTORIES | {"encoding": "base64"},
+        404: HISTORIES | {"model": "films"},
+        422: {"histories": [["frontpage"], ["news", 1.5]]},
+    }),
+    Route("POST", "/v1/score", {
+        200: HISTORIES | {"candidates": ["sports", "weather"]},
+        404: HISTORIES | {"candidates": ["sports"], "version": "7"},
+        422: HISTORIES | {"candidates": ["chess"], "unknown_items": "error"},
+    }),
+    Route("GET", "/v1/models"),
+    Route("POST", "/v1/embeddings", {
+        200: {"model": "news", "input": ["frontpage news", "sports"], "encoding_format": "base64"},
+        404: {"model": "films", "input": "frontpage news"},
+        422: {"model": "news", "input": "frontpage news", "dimensions": 32},
+    }),
+    Route("GET", "/v1/models/{model}", {}, {"model": "news:1"}, {"model": "films"}),
+    Route("GET", "/v2"),
+    Route("GET", "/v2/health/live"),
+    Route("GET", "/v2/health/ready"),
+    Route("GET", "/v2/models/stats"),
+    Route("GET", "/v2/models/{model_name}", {}, MODEL, NO_MODEL),
+    Route("GET", "/v2/models/{model_name}/ready", {}, MODEL, NO_MODEL),
+    Route("GET", "/v2/models/{model_name}/stats", {}, MODEL, NO_MODEL),
+    Route("GET", OF_VERSION, {}, VERSION, NO_VERSION),
+    Route("GET", f"{OF_VERSION}/ready", {}, VERSION, NO_VERSION),
+    Route("GET", f"{OF_VERSION}/stats", {}, VERSION, NO_VERSION),
+    Route("POST", "/v2/models/{model_name}/infer", {200: TENSORS, 400: BEYOND}, MODEL, NO_MODEL),
+    Route("POST", f"{OF_VERSION}/infer", {200: TENSORS, 400: BEYOND}, VERSION, NO_VERSION),
+    Route("POST", "/v2/repository/index"),
+    Route("POST", "/v2/repository/models/{model_name}/load", {}, MODEL, NO_MODEL),
+    Route("POST", "/v2/repository/models/{model_name}/unload", {400: None}, MODEL, NO_MODEL),
+    Route("GET", "/health/live"),
+    Route("GET", "/health/ready"),
+    Route("GET", "/metrics"),
+)  # fmt: skip
+
+
+async def recorded() -> Examples:
+    """The examples, by status in ascending order."""
+    examples: Examples = {route.name: {} for route in ROUTES}
+    asked = [route for route in ROUTES if 200 in route.bodies]
+    async with answering(artifacts=SHIPPED) as client:
+        for route in ROUTES:
+            await record_usual(client, route, examples[route.name])
+        client.headers["content-encoding"] = "br"
+        for route in asked:
+            await record(client, route, examples[route.name])
+    async with answering(artifacts=Path("no-such-folder")) as client:
+        for route in ROUTES:
+            await record(client, route, examples[route.name])
+    async with answering(artifacts=SHIPPED, max_body_bytes=32) as client:
+        for route in asked:
+            await record(client, route, examples[route.name])
+    async with answering(artifacts=SHIPPED, deadline_ms=1) as client:
+        for route in asked:
+            await asyncio.gather(record(client, route, examples[route.name]), others_at_work())
+    async with answering(artifacts=SHIPPED, max_queue_tokens=1) as client:
+        for route in asked:
+            first = record(client, route, {})
+            await asyncio.gather(first, record(client, route, examples[route.name]))
+    for route in asked:
+        answer = errors_of({"path": route.path}).error_answer(500, "internal", "internal error")
+        examples[route.name]["500"] = {"response": json.loads(answer.body)}
+    return {name: dict(sorted(found.items())) for name, found in examples.items()}
+
+
+@asynccontextmanager
+async def answering(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service in this process, when it has loaded what there is."""
+    app = create_app(Settings(**settings))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://example") as client,
+    ):
+        service: Service = app.state.service
+        while service.is_loading:  # however short the deadline is, which bounds a wait
+            await service.loaded()
+        yield client
+
+
+async def others_at_work() -> None:
+    """Keeps the event loop busy for longer than a short deadline."""
+    for _ in range(3):
+        time.sleep(0.01)  # noqa: ASYNC251  # on purpose
+        await asyncio.sleep(0)
+
+
+async def record_usual(client: httpx.AsyncClient, route: Route, into: Statuses) -> None:
+    """The answers of a service that is well."""
+    for body in list(route.bodies.values()) or [None]:
+        await record(client, route, into, body)
+    if route.wrong_names:
+        await record(client, replace(route, names=route.wrong_names), into)
+
+
+async def record(
+    client: httpx.AsyncClient, route: Route, into: Statuses, body: object = None
+) -> None:
+    """Records one answer, unless one with its status is there; `body`: by default the usual."""
+    sent = body or route.bodies.get(200)
+    path = route.path.format(**route.names)
+    content = None if sent is None else json.dumps(sent)
+    answer = await client.request(route.method, path, content=content)
+    example: Example = {"response": shown(answer)}
+    if body is not None:
+        example["request"] = body
+    if route.names:
+        example["path"] = route.names
+    into.setdefault(str(answer.status_code), example)
+
+
+def shown(answer: httpx.Response) -> Any:
+    """The body; of the metrics the one that always has the same value."""
+    if answer.headers["content-type"] == "application/json":
+        return answer.json()
+    return "".join(
+        line for line in answer.text.splitlines(keepends=True) if "persona_ready_workers" in line
+    )
+
+
+def main() -> None:
+    """Writes both files."""
+    EXAMPLES.write_text(as_json(asyncio.run(recorded())))
+    DOCUMENT.write_text(as_json(create_app(Settings(artifacts=SHIPPED)).openapi()))
+
+
+def as_json(value: object) -> str:
+    """As it is committed."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    main()

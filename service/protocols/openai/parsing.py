@@ -1,0 +1,62 @@
+"""Turns the body of `POST /v1/embeddings` into a query."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ItemId, Query
+from service.protocols.openai.schema import EmbeddingsRequest
+from service.protocols.structure import Structure
+from service.settings import Settings
+
+
+def embeddings_query(body: EmbeddingsRequest, settings: Settings) -> Query:
+    """The query that a body asks.
+
+    Raises:
+        InvalidRequest: it asks for a number of dimensions, its input says nothing, or too much.
+    """
+    if body.dimensions is not None:
+        message = "dimensions: an embedding cannot be shortened; leave this field out"
+        raise InvalidRequest(message, "dimensions")
+    name, version = model_and_version(body.model)
+    clicks = {ITEM_ID: _histories(body, settings)}
+    return Query(clicks, Embeddings(body.attention), name, version, body.unknown_items)
+
+
+def structure_of(settings: Settings) -> Structure:
+    """What a body of this protocol may consist of."""
+    histories, fields = settings.max_histories, 16  # and to spare
+    return Structure(settings.max_items + histories + fields, fields, histories + fields)
+
+
+def model_and_version(model: str) -> tuple[str, str | None]:
+    """A model's name, and the version where `name:version` has one."""
+    name, _, version = model.partition(":")
+    return name, version or None
+
+
+def _histories(body: EmbeddingsRequest, settings: Settings) -> Sequence[Sequence[ItemId]]:
+    if isinstance(body.input, str):
+        return _split([body.input], settings)
+    if not body.input:
+        message = "input: an empty list; an empty history is an empty string or [[]]"
+        raise InvalidRequest(message, "input")
+    values: Sequence[Any] = body.input  # all of one kind
+    match values[0]:
+        case str():
+            return _split(values, settings)
+        case int():
+            return [values]
+    return values
+
+
+def _split(texts: Sequence[str], settings: Settings) -> list[list[ItemId]]:
+    """The ids of each text, of which no more are made than a request may have."""
+    histories, limit = list[list[ItemId]](), settings.max_items
+    left = limit
+    for text in texts:
+        histories.append([*text.split(None, settings.max_history_items)])
+        left -= len(histories[-1])
+        if left < 0:
+            raise InvalidRequest(f"the request has more than {limit:,} clicks, the limit", "input")
+    return histories

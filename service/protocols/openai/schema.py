@@ -1,0 +1,86 @@
+"""Requests and responses as pydantic models, with what Persona adds to OpenAI's fields."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from persona.contract import AttentionDetail, UnknownItems
+from service.protocols.native.schema import FullAttention, Id, Integer, PooledAttention
+
+# fail_fast and left_to_right: see native/schema.py.
+_Texts = Annotated[list[str], Field(fail_fast=True)]
+_Ids = Annotated[list[Integer], Field(fail_fast=True, min_length=1)]
+_Histories = Annotated[
+    list[Annotated[list[Id], Field(fail_fast=True)]], Field(fail_fast=True, min_length=1)
+]
+
+
+class EmbeddingsRequest(BaseModel):
+    """Histories to turn into user embeddings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, cache_strings="keys")
+
+    model: Annotated[str, Field(description="the name of a model, or name:version")]
+    input: Annotated[
+        str | _Texts | _Ids | _Histories,
+        Field(
+            union_mode="left_to_right",
+            description="a string or strings: a history each, of ids that whitespace parts; "
+            "integers: one history of integer ids; lists of ids: a history each",
+        ),
+    ]
+    encoding_format: Annotated[
+        Literal["float", "base64"], Field(description="base64: of little-endian float32")
+    ] = "float"
+    dimensions: Annotated[
+        int | None, Field(description="refused: an embedding has the width of its model")
+    ] = None
+    user: Annotated[str | None, Field(description="ignored")] = None
+    attention: Annotated[
+        AttentionDetail, Field(description="Persona's own: what the encoder looked at")
+    ] = "none"
+    unknown_items: Annotated[
+        UnknownItems,
+        Field(description="Persona's own: encode as an unknown item, leave out, or refuse"),
+    ] = "token"
+
+
+class Embedding(BaseModel):
+    """One history's user embedding."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    attention: PooledAttention | FullAttention | None = None
+
+
+class Usage(BaseModel):
+    """The clicks that the encoder read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """An embedding for each history, in the request's order."""
+
+    object: Literal["list"]
+    model: str
+    version: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class OpenAIError(BaseModel):
+    """What went wrong, and with which field of the request."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class OpenAIErrorResponse(BaseModel):
+    """The shape of every error of these routes."""
+
+    error: OpenAIError

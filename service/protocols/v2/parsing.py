@@ -1,0 +1,198 @@
+"""Turns the body of an infer request into a query, and into what its answer must look like."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from persona.contract import (
+    ITEM_ID,
+    AttentionDetail,
+    Embeddings,
+    InvalidRequest,
+    ItemId,
+    Query,
+    UnknownItems,
+)
+from persona.engine.model import Model
+from service.protocols.structure import SMALL_BYTES, Structure
+from service.protocols.v2.schema import MAX_TENSORS, InferRequest, RequestedOutput
+from service.protocols.v2.tensors import Values, read_tensors
+from service.protocols.validation import shown, validate
+from service.settings import Settings
+
+ITEM_IDS, KEY_MASK, LENGTHS = "item_ids", "key_mask", "lengths"
+EMBEDDING = "user_embedding"
+ATTENTION: Mapping[str, AttentionDetail] = {
+    "attention_pooled": "pooled",
+    "attention_full": "full",
+}
+UNKNOWN = 2**64  # stands for the row of unknown items: no id has more than 64 bits
+
+_BODY = TypeAdapter(InferRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """The clicks of B histories, one history behind the other."""
+
+    values: Values  # (N,) rows, integer ids, or texts
+    counts: list[int]  # B, they sum to N
+    length: int  # of the axis L, which the clicks lie on
+    mask: NDArray[np.bool_] | None = None  # (B, L) where on it; None: from its beginning
+
+    def positions(self, history: int) -> NDArray[np.intp]:
+        """Where on the axis L the clicks of a history lie."""
+        if self.mask is None:
+            return np.arange(self.counts[history])
+        return np.flatnonzero(self.mask[history])
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One infer request."""
+
+    body: InferRequest
+    clicks: Clicks
+    outputs: Sequence[RequestedOutput]
+    query: Query
+
+
+def structure_of(settings: Settings) -> Structure:
+    """What the JSON of a body may consist of: ids and their mask, a list a history."""
+    histories, fields = settings.max_histories, 16 * (MAX_TENSORS + 1)
+    values = 2 * (settings.max_items + histories) + fields
+    return Structure(values, fields, 2 * histories + fields)
+
+
+def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) -> Inference:
+    """Reads a body whose first `json_bytes` are JSON; None: all of it is.
+
+    Raises:
+        InvalidRequest: the message names the input, and what is wrong with it.
+    """
+    if json_bytes is not None and not 0 <= json_bytes <= len(raw):
+        raise InvalidRequest(f"the header says {json_bytes} bytes of JSON, the body has {len(raw)}")
+    text = raw[:json_bytes]
+    if len(text) > SMALL_BYTES:
+        structure_of(settings).check(text)
+    body = validate(_BODY, text)
+    inputs = read_tensors(body.inputs, b"" if json_bytes is None else raw[json_bytes:])
+    clicks = _clicks(inputs, settings.max_histories)
+    if (n := len(clicks.values)) > settings.max_items:
+        raise InvalidRequest(f"the request has {n:,} clicks, limit {settings.max_items:,}")
+    items = _item_ids(clicks.values, body, model)
+    ends = np.cumsum(clicks.counts, dtype=np.int64).tolist()
+    histories = [items[start:end] for start, end in pairwise([0, *ends])]
+    outputs = body.outputs or [RequestedOutput(name=EMBEDDING)]
+    unknown_items = _unknown_items(body)
+    attention = _attention(outputs)
+    if attention != "none" and unknown_items == "drop":
+        raise InvalidRequest("attention weights of dropped clicks: ask for unknown_items 'token'")
+    manifest = model.manifest
+    query = Query(
+        {ITEM_ID: histories},
+        Embeddings(attention),
+        manifest.name,
+        manifest.version,
+        unknown_items,
+    )
+    return Inference(body, clicks, outputs, query)
+
+
+def _clicks(inputs: Mapping[str, Values], max_histories: int) -> Clicks:
+    if unknown := inputs.keys() - {ITEM_IDS, KEY_MASK, LENGTHS}:
+        names = ", ".join(sorted(name[:60] for name in unknown))
+        raise InvalidRequest(f"unknown inputs: {names}; known: {ITEM_IDS}, {KEY_MASK}, {LENGTHS}")
+    if (values := inputs.get(ITEM_IDS)) is None:
+        raise InvalidRequest(f"input '{ITEM_IDS}' is missing")
+    if values.dtype == np.bool_:
+        raise InvalidRequest(f"input '{ITEM_IDS}' has datatype BOOL, not INT64, INT32 or BYTES")
+    lengths = inputs.get(LENGTHS)
+    counted = values if lengths is None else lengths
+    if len(counted) > max_histories:
+        raise InvalidRequest(f"the request has {len(counted):,} histories, limit {max_histories:,}")
+    if lengths is not None:
+        return _flat(values, lengths, inputs)
+    if values.ndim != 2:
+        raise InvalidRequest(
+            f"input '{ITEM_IDS}' has shape {list(values.shape)}: two axes, histories and clicks, "
+            f"or one axis and the input '{LENGTHS}'"
+        )
+    return _padded(values, inputs.get(KEY_MASK))
+
+
+def _flat(values: Values, lengths: Values, inputs: Mapping[str, Values]) -> Clicks:
+    if KEY_MASK in inputs:
+        raise InvalidRequest(f"inputs '{KEY_MASK}' and '{LENGTHS}': one or the other")
+    if values.ndim != 1 or lengths.ndim != 1 or lengths.dtype.kind != "i":
+        raise InvalidRequest(f"with '{LENGTHS}', an integer a history, '{ITEM_IDS}' has one axis")
+    counts: list[int] = lengths.tolist()
+    if min(counts, default=0) < 0 or sum(counts) != len(values):
+        raise InvalidRequest(
+            f"input '{LENGTHS}' must be 0 or more and sum to the {len(values):,} values of "
+            f"'{ITEM_IDS}'"
+        )
+    return Clicks(values, counts, max(counts, default=0))
+
+
+def _padded(values: Values, mask: Values | None) -> Clicks:
+    n_histories, length = values.shape
+    if mask is None:
+        return Clicks(values.ravel(), [length] * n_histories, length)
+    if mask.dtype != np.bool_ or mask.shape != values.shape:
+        raise InvalidRequest(
+            f"input '{KEY_MASK}' must be BOOL of shape {list(values.shape)}, as '{ITEM_IDS}'"
+        )
+    return Clicks(values[mask], mask.sum(axis=1).tolist(), length, mask)
+
+
+def _item_ids(values: Values, body: InferRequest, model: Model) -> list[ItemId]:
+    """The ids of the clicks; integers are rows of the item table, unless the request says ids."""
+    kind = body.parameters.get(ITEM_IDS, "rows")
+    if kind not in {"rows", "ids"}:
+        raise InvalidRequest(f"parameter '{ITEM_IDS}' is {shown(kind)}, not 'rows' or 'ids'")
+    if kind == "ids" or values.dtype == np.object_:
+        ids: list[ItemId] = values.tolist()
+        return ids
+    unknown = model.catalogue.n_items
+    if len(values) and not 0 <= values.min() <= values.max() <= unknown:
+        wrong = int(values.min()) if values.min() < 0 else int(values.max())
+        raise InvalidRequest(
+            f"input '{ITEM_IDS}' has row {wrong}; rows go from 0 to {unknown - 1}, and {unknown} "
+            f"is an unknown item; for integer ids set the parameter '{ITEM_IDS}' to 'ids'"
+        )
+    known = values != unknown
+    if known.all():
+        return model.catalogue.ids(values.tolist())
+    found = np.full(len(values), UNKNOWN, np.object_)
+    found[known] = model.catalogue.ids(values[known].tolist())
+    items: list[ItemId] = found.tolist()
+    return items
+
+
+def _attention(outputs: Sequence[RequestedOutput]) -> AttentionDetail:
+    names = [output.name for output in outputs]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("outputs: one of them is named twice")
+    for name in names:
+        if name != EMBEDDING and name not in ATTENTION:
+            known = ", ".join((EMBEDDING, *ATTENTION))
+            raise InvalidRequest(f"no output '{name:.60}'; known: {known}")
+    wanted = [ATTENTION[name] for name in names if name in ATTENTION]
+    if len(wanted) > 1:
+        raise InvalidRequest(f"outputs: {' and '.join(ATTENTION)} only in requests of their own")
+    return wanted[0] if wanted else "none"
+
+
+def _unknown_items(body: InferRequest) -> UnknownItems:
+    match body.parameters.get("unknown_items", "token"):
+        case "token" | "drop" | "error" as known:
+            return known
+        case other:
+            choices = ", ".join(get_args(UnknownItems))
+            raise InvalidRequest(f"parameter 'unknown_items' is {shown(other)}, not of {choices}")
