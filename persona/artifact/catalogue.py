@@ -10,7 +10,7 @@ slot. Several ids may begin at one slot: only an equal key ends the search with 
 import mmap
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,9 @@ class Catalogue(Protocol):
     def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
         """The row of every item, as 64-bit integers; `n_items` for an unknown item."""
 
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
+
 
 class _RowsById(dict[ItemId, int]):
     """A dict with a value for every key: `d[key]` takes a quarter less time than `d.get`."""
@@ -51,10 +54,15 @@ class CatalogueInMemory:
         self.n_items = len(item_ids)
         self._rows = _RowsById(zip(item_ids, range(self.n_items), strict=True))
         self._rows.unknown = self.n_items
+        self._ids = item_ids
 
     def rows(self, item_ids: Sequence[ItemId]) -> "array[int]":
         """The row of every item; `n_items` for an unknown item."""
         return array("q", map(self._rows.__getitem__, item_ids))
+
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
+        return [self._ids[row] for row in rows]
 
 
 class CatalogueInFiles:
@@ -82,6 +90,12 @@ class CatalogueInFiles:
                 slot = (slot + 1) % n_slots
             rows.append(row)
         return rows
+
+    def ids(self, rows: Iterable[int]) -> list[ItemId]:
+        """The item of every row."""
+        starts, keys, last = self._starts, self._keys, self.n_items - 1
+        ends = ((row, starts[row + 1] if row < last else len(keys)) for row in rows)
+        return [_item_id(keys[starts[row] : end]) for row, end in ends]
 
 
 def open_catalogue(artifact: Artifact) -> Catalogue:
@@ -140,3 +154,9 @@ def _key(item_id: ItemId) -> bytes:
     if isinstance(item_id, str):
         return item_id.encode("utf-8", "surrogatepass") + b"\xfe"
     return b"\xff%d\xfe" % item_id
+
+
+def _item_id(key: bytes) -> ItemId:
+    if key[:1] == b"\xff":
+        return int(key[1:-1])
+    return key[:-1].decode("utf-8", "surrogatepass")

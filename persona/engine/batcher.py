@@ -84,6 +84,7 @@ class Batcher(Generic[Input, Output]):
         finish: Callable[[Sequence[Output]], Result],
         *,
         deadline_s: float,
+        admitted: bool = False,
     ) -> asyncio.Future[Result]:
         """Queues the inputs of one query; the future gives `finish(outputs)`, in their order.
 
@@ -91,15 +92,16 @@ class Batcher(Generic[Input, Output]):
         `deadline_s` seconds. Cancelling it takes the inputs out of the queue.
 
         Raises:
-            Overloaded: the queue is full. A query larger than the whole queue is taken when
-                nothing else waits.
+            Overloaded: the queue is full and the query is not `admitted`. A query larger than the
+                whole queue is taken when nothing else waits.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         if not inputs:
             future.set_result(finish([]))
             return future
-        self._refuse_overload(sum(tokens))
+        if not admitted:  # not a later step of a query that was
+            self._refuse_overload(sum(tokens))
         now, n = loop.time(), len(inputs)
         submission: Submission[Output] = Submission(
             [None] * n, n, now + deadline_s, deadline_s, finish, future
