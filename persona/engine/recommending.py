@@ -63,7 +63,8 @@ class Recommender:
         """
         if want.k < 1:
             raise InvalidRequest(f"k is {want.k}, it must be at least 1", "k")
-        refuse_more("the request", want.k, self._limits.max_k, "items wanted by k", "k")
+        if want.k > self._limits.max_k:
+            raise InvalidRequest(f"k is {want.k:,}, limit {self._limits.max_k:,}", "k")
         filters = Filters(self._catalogue, query, want)
         k = min(want.k, self._table.n_items)
         if want.items is not None:

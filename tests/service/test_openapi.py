@@ -14,6 +14,11 @@ DOCUMENT: dict[str, Any] = create_app(Settings(artifacts=Path("nowhere"))).opena
 @pytest.mark.parametrize(("verb", "fields"), [
     ("encode", {"model", "version", "histories", "attention", "encoding", "unknown_items"}),
     ("score", {"model", "version", "histories", "candidates", "attention", "unknown_items"}),
+    ("recommend", {
+        "model", "version", "histories", "k", "exclude_seen", "allowed", "denied", "with_reasons",
+        "exact", "unknown_items",
+    }),
+    ("similar", {"model", "version", "items", "k", "allowed", "denied"}),
 ])  # fmt: skip
 def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> None:
     operation = DOCUMENT["paths"][f"/v1/{verb}"]["post"]
@@ -24,7 +29,7 @@ def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> Non
 
 
 def test_every_error_is_described_in_the_shape_that_is_sent() -> None:
-    for path in ("/v1/encode", "/v1/score"):
+    for path in ("/v1/encode", "/v1/score", "/v1/recommend", "/v1/similar"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
         assert responses.keys() == {"200", "404", "413", "422", "429", "500", "503", "504"}
         for status in responses.keys() - {"200"}:
