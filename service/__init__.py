@@ -2,6 +2,7 @@
 
 import os
 
-# A worker computes on one thread. NumPy's BLAS, which multiplies the item table, reads this when it
-# is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# A worker computes on one thread. What multiplies the item table, NumPy's BLAS and the OpenMP of
+# faiss, reads this when it is imported.
+for _library in ("OPENBLAS", "OMP"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")

@@ -16,6 +16,7 @@ SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
     "engine": "onnxruntime pydantic",
     "files": "pyarrow",
+    "index": "faiss",
     "serve": "fastapi httptools prometheus_client pydantic_settings uvicorn uvloop",
     "train": "jinja2 lightning matplotlib onnx onnxscript torch",
     "ray": "ray",

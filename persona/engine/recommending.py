@@ -13,7 +13,8 @@ the mean is their Shapley value (Shapley 1953; Castro et al., Computers & OR 200
 """
 
 from array import array
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,21 @@ from persona.contract import (
 )
 from persona.engine.answers import pieces_of
 from persona.engine.clicks import ClickReader, UsedClicks
+from persona.engine.index import Index, can_use
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.search import Rows, Scan, Search, Table
 from persona.engine.session import Input
 from persona.engine.steps import Plan, Step
 
-Found = list[tuple[Rows, Floats]]  # the best items of each history, and their scores
 NONE: Rows = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Found:
+    """The best items of each history, with their scores."""
+
+    best: list[tuple[Rows, Floats]]
+    recall: float | None = None  # of the index that was searched
 
 
 class Recommender:
@@ -51,11 +60,13 @@ class Recommender:
         self._by_attention = "score" in artifact.manifest.graphs
         self._table = Table(artifact.item_embeddings()[:-1])
         self._search = Search(self._table)
+        fact = artifact.manifest.index
+        self._index = None if fact is None else Index(artifact, fact)
         self._catalogue = catalogue
         self._reader = reader
         self._limits = limits
 
-    def plan(self, query: Query, want: Recommendations) -> tuple[Plan, int]:
+    def plan(self, query: Query, want: Recommendations) -> tuple[Plan[Results], int]:
         """The steps that answer a query, and about how many tokens they have together.
 
         Raises:
@@ -82,40 +93,51 @@ class Recommender:
         if want.reasons and not self._by_attention:
             tokens += sum(history.length * (history.length + 1) for history in histories)
         tokens += self._search_tokens(len(histories), filters)
-        return self._recommended(histories, k, filters, reasons=want.reasons), tokens
+        return self._recommended(histories, k, filters, want), tokens
 
     def _recommended(
-        self, histories: Sequence[UsedClicks], k: int, filters: "Filters", *, reasons: bool
-    ) -> Plan:
+        self,
+        histories: Sequence[UsedClicks],
+        k: int,
+        filters: "Filters",
+        want: Recommendations,
+    ) -> Plan[Results]:
         if self._by_attention:
             found = yield from self._best_by_attention(histories, k, filters)
         else:
-            found = yield from self._best_by_product(histories, k, filters)
+            found = yield from self._best_by_product(histories, k, filters, exact=want.exact)
         results = []
-        for history, (rows, scores) in zip(histories, found, strict=True):
+        for history, (rows, scores) in zip(histories, found.best, strict=True):
             result = history.result()
             result.recommended, result.scores = self._catalogue.ids(rows), scores
-            if reasons and self._by_attention:
+            if want.reasons and self._by_attention:
                 yield from self._shares(history, rows, result)
-            elif reasons:
+            elif want.reasons:
                 yield from self._additions(history, rows, result)
             results.append(result)
-        return Results(self._name, self._version, results)
+        return Results(self._name, self._version, results, found.recall)
 
     def _best_by_product(
-        self, histories: Sequence[UsedClicks], k: int, filters: "Filters"
-    ) -> Generator[Step, Sequence[Any], Found]:
+        self, histories: Sequence[UsedClicks], k: int, filters: "Filters", *, exact: bool
+    ) -> Plan[Found]:
         outputs = yield Step("embedding", histories, [1 + one.length for one in histories])
         scans = [
             Scan(self._table, output["user_embedding"], k, filters.excluded(number))
             for number, output in enumerate(outputs)
         ]
-        yield from self._search.steps(scans, filters.allowed)
-        return [(scan.rows, scan.scores) for scan in scans]
+        recall = None
+        if filters.allowed is not None:
+            yield from self._search.listed(scans, filters.allowed)
+        elif self._index is not None and not exact and can_use(scans):
+            yield from self._search.indexed(scans, self._index)
+            recall = self._index.recall
+        else:
+            yield from self._search.whole(scans)
+        return Found([(scan.rows, scan.scores) for scan in scans], recall)
 
     def _best_by_attention(
         self, histories: Sequence[UsedClicks], k: int, filters: "Filters"
-    ) -> Generator[Step, Sequence[Any], Found]:
+    ) -> Plan[Found]:
         every = np.arange(self._table.n_items) if filters.allowed is None else filters.allowed
         limit = self._limits.max_scores
         refuse_more("the search", len(histories) * len(every), limit, "scores", "allowed")
@@ -126,19 +148,17 @@ class Recommender:
         ]
         outputs = yield Step("score", inputs, _tokens(inputs))
         per_history = len(inputs) // max(1, len(histories))
-        found: Found = []
+        found = Found([])
         for number in range(len(histories)):
             own = outputs[number * per_history : (number + 1) * per_history]
             scores = np.concatenate([np.empty(0, np.float32), *(one["scores"] for one in own)])
             scores = scores[: len(every)].copy()
             left = np.flatnonzero(~np.isin(every, filters.excluded(number)))
             best = left[np.argsort(-scores[left], kind="stable")[:k]]
-            found.append((every[best], scores[best]))
+            found.best.append((every[best], scores[best]))
         return found
 
-    def _shares(
-        self, history: UsedClicks, rows: Rows, result: Result
-    ) -> Generator[Step, Sequence[Any], None]:
+    def _shares(self, history: UsedClicks, rows: Rows, result: Result) -> Plan[None]:
         """The attention of each recommended item, mean over the heads."""
         pieces = pieces_of(array("q", rows.tobytes()))
         inputs = [Input(history.clicks, history.length, {ITEM_ID: piece}) for piece in pieces]
@@ -148,9 +168,7 @@ class Recommender:
         shares: Floats = np.concatenate([nothing, *weights])
         result.reasons = shares[: len(rows)]  # (N, L)
 
-    def _additions(
-        self, history: UsedClicks, rows: Rows, result: Result
-    ) -> Generator[Step, Sequence[Any], None]:
+    def _additions(self, history: UsedClicks, rows: Rows, result: Result) -> Plan[None]:
         """What each click adds to the product of each recommended item."""
         length = history.length
         ends = [_part(history, 0, end) for end in range(length + 1)]
@@ -165,14 +183,17 @@ class Recommender:
         result.reasons = items @ added.T.astype(np.float32)  # (N, L)
         result.base_scores = items @ empty[0]  # (N,)
 
-    def _similar(self, items: Sequence[ItemId], k: int, filters: "Filters") -> Plan:
+    def _similar(self, items: Sequence[ItemId], k: int, filters: "Filters") -> Plan[Results]:
         rows = np.frombuffer(self._catalogue.rows(items), np.int64)
         scans = {
             at: Scan(self._table, self._table.embeddings[row], k, filters.without(row), cosine=True)
             for at, row in enumerate(rows)
             if row < self._table.n_items
         }
-        yield from self._search.steps(list(scans.values()), filters.allowed)
+        if filters.allowed is None:
+            yield from self._search.whole(list(scans.values()))
+        else:
+            yield from self._search.listed(list(scans.values()), filters.allowed)
         results = []
         for at, item in enumerate(items):
             result = Result([item], 0, int(at not in scans), scores=np.empty(0, np.float32))

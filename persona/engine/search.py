@@ -9,15 +9,15 @@ product in double precision, rounded to float32, which is computed for the items
 go by row. The single precision decides only what cannot remain, with room for its rounding errors.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from persona.contract import Floats
-from persona.engine.steps import Step
+from persona.engine.steps import Computation, Plan, Step
 
 Rows = NDArray[np.int64]
 
@@ -129,7 +129,7 @@ class BlockSearch:
     def compute(self, scans: Sequence[Scan]) -> list[None]:
         """One product of the block and all vectors."""
         rows = slice(self.start, self.start + self.table.block_rows)
-        scores = _directions(scans) @ self.table.embeddings[rows].T  # (B, R)
+        scores = directions(scans) @ self.table.embeddings[rows].T  # (B, R)
         if self.cosine:
             scores *= self.table.inverse_norms[rows]
         for scan, own in zip(scans, scores, strict=True):
@@ -147,7 +147,7 @@ class Listed:
     def search(self) -> None:
         """One product of these items and all vectors."""
         table = self.scans[0].table
-        scores = _directions(self.scans) @ table.embeddings[self.rows].T  # (B, R)
+        scores = directions(self.scans) @ table.embeddings[self.rows].T  # (B, R)
         if self.scans[0].cosine:
             scores *= table.inverse_norms[self.rows]
         for scan, own in zip(self.scans, scores, strict=True):
@@ -176,6 +176,12 @@ class Settling:
         return [None] * len(scans)
 
 
+class IndexStep(Computation, Protocol):
+    """The step that searches an index."""
+
+    tokens: int  # of a scan
+
+
 class Search:
     """The steps of searches, each small enough to let other queries go between any two of them."""
 
@@ -183,27 +189,39 @@ class Search:
         self.table = table
         self._block = 0  # where the searches are that are under way
 
-    def steps(self, scans: Sequence[Scan], allowed: Rows | None) -> Generator[Step, Any, None]:
-        """Searches all items, or the allowed ones; then every scan has its best.
+    def whole(self, scans: Sequence[Scan]) -> Plan[None]:
+        """Searches all items.
 
         A search begins at the block where others are, and goes round: they share their runs.
         """
-        if not scans:
-            return
-        if allowed is None:
-            size, n_items = self.table.block_rows, self.table.n_items
-            tokens = [self.tokens(min(size, n_items))] * len(scans)
-            n_blocks = -(-n_items // size)
-            first = self._block
-            for number in range(first, first + n_blocks):
-                self._block = number % n_blocks
-                block = BlockSearch(self.table, self._block * size, scans[0].cosine)
-                yield Step(block, scans, tokens)
-        elif len(allowed):
-            pieces = list(self._pieces(scans, allowed))
-            tokens = [len(one.scans) * self.tokens(len(one.rows)) for one in pieces]
-            yield Step(ListedSearch(), pieces, tokens)
-        yield Step(Settling(), scans, [1 + scan.k // 16 for scan in scans])
+        size, n_items = self.table.block_rows, self.table.n_items
+        tokens = [self.tokens(min(size, n_items))] * len(scans)
+        n_blocks = -(-n_items // size)
+        first = self._block
+        for number in range(first, first + n_blocks if scans else first):
+            self._block = number % n_blocks
+            block = BlockSearch(self.table, self._block * size, scans[0].cosine)
+            yield Step(block, scans, tokens)
+        yield self._last(scans)
+
+    def listed(self, scans: Sequence[Scan], rows: Rows) -> Plan[None]:
+        """Searches some items."""
+        pieces = list(self._pieces(scans, rows))
+        tokens = [len(one.scans) * self.tokens(len(one.rows)) for one in pieces]
+        yield Step(ListedSearch(), pieces, tokens)
+        yield self._last(scans)
+
+    def indexed(self, scans: Sequence[Scan], index: IndexStep) -> Plan[None]:
+        """Searches the index, and all items for scans of which it finds too few."""
+        yield Step(index, scans, [index.tokens] * len(scans))
+        yield self._last(scans)
+        all_items = self.table.n_items
+        short = [s for s in scans if len(s.rows) < min(s.k, all_items - len(s.excluded))]
+        if short:
+            yield from self.whole(short)
+
+    def _last(self, scans: Sequence[Scan]) -> Step:
+        return Step(Settling(), scans, [1 + scan.k // 16 for scan in scans])
 
     def tokens(self, n_items: int) -> int:
         """How many tokens of an encoder take as long as the search of so many items."""
@@ -216,5 +234,6 @@ class Search:
                 yield Listed(scans[first : first + SCANS_AT_ONCE], rows)
 
 
-def _directions(scans: Sequence[Scan]) -> Floats:
+def directions(scans: Sequence[Scan]) -> Floats:
+    """What the items are multiplied with."""
     return np.stack([scan.direction() for scan in scans])  # (B, D)

@@ -8,7 +8,7 @@ go between any two of them.
 import asyncio
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from persona.artifact.format import GraphName
 from persona.contract import DeadlineExceeded, Overloaded, Results
@@ -32,12 +32,13 @@ class Step:
     tokens: Sequence[int]
 
 
-Plan = Generator[Step, Sequence[Any], Results]
+Value = TypeVar("Value")
+Plan = Generator[Step, Sequence[Any], Value]  # yields steps, is sent outputs, returns a value
 # Queues a step: with its deadline in seconds, and whether it may be refused.
 Submit = Callable[[Step, float, bool], asyncio.Future[Sequence[Any]]]
 
 
-def run(plan: Plan, compute: Callable[[Step], Sequence[Any]]) -> Results:
+def run(plan: Plan[Results], compute: Callable[[Step], Sequence[Any]]) -> Results:
     """Computes all steps in the calling thread."""
     try:
         step = next(plan)
@@ -57,7 +58,7 @@ class Chains:
         self._max_tokens = max_tokens
         self._tokens = 0
 
-    def start(self, plan: Plan, tokens: int, deadline_s: float) -> asyncio.Future[Results]:
+    def start(self, plan: Plan[Results], tokens: int, deadline_s: float) -> asyncio.Future[Results]:
         """Begins a plan of so many tokens; the future gives its results.
 
         Raises:
@@ -84,7 +85,7 @@ class Chains:
         return task
 
     async def _go_on(
-        self, plan: Plan, first: asyncio.Future[Sequence[Any]], deadline_s: float
+        self, plan: Plan[Results], first: asyncio.Future[Sequence[Any]], deadline_s: float
     ) -> Results:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s

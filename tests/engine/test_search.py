@@ -26,11 +26,13 @@ TABLES: dict[str, Floats] = {
 
 def brute(scores: Floats, k: int, excluded: Rows) -> list[int]:
     order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
-    return [row for row in order if row not in set(excluded.tolist())][:k]
+    gone = set(excluded.tolist())
+    return [row for row in order if row not in gone][:k]
 
 
 def searched(scans: list[Scan], allowed: Rows | None = None) -> None:
-    plan = Search(scans[0].table).steps(scans, allowed)
+    searches = Search(scans[0].table)
+    plan = searches.whole(scans) if allowed is None else searches.listed(scans, allowed)
     for step in plan:
         step.group.compute(step.inputs)  # type: ignore[union-attr]  # none is a graph
 
@@ -68,7 +70,7 @@ def test_what_is_excluded_or_not_allowed_is_not_found(allowed: int | None) -> No
     table = Table(TABLES["few numbers"])
     excluded = np.unique(rng.integers(0, N, 1500))
     rows = None if allowed is None else np.sort(rng.permutation(N)[:allowed])
-    scans = [Scan(table, vector, K, excluded) for vector in PLAIN[:40]]
+    scans = [Scan(table, vector, K, excluded) for vector in PLAIN[:35]]
     searched(scans, rows)
     for scan in scans:
         scores = table.scores(scan.vector, np.arange(N), cosine=False)
@@ -80,12 +82,12 @@ def test_what_is_excluded_or_not_allowed_is_not_found(allowed: int | None) -> No
 def test_a_search_begins_where_another_one_is_and_goes_round() -> None:
     both = Search(Table(PLAIN))
     first, second = (Scan(both.table, vector, K, NOTHING) for vector in PLAIN[:2])
-    steps = both.steps([first], None)
+    steps = both.whole([first])
     step = next(steps)
     for _ in range(3):
         step = next(steps)
         step.group.compute(step.inputs)  # type: ignore[union-attr]
-    late = list(both.steps([second], None))
+    late = list(both.whole([second]))
     starts = [getattr(step.group, "start", None) for step in late]
     assert starts == [750, *range(1000, N, 250), 0, 250, 500, None]
     assert late[0].group == step.group  # so they can share a run
@@ -105,7 +107,7 @@ def test_the_best_do_not_depend_on_batch_mates() -> None:
 
 def test_a_step_that_is_computed_again_changes_nothing() -> None:
     scan = Scan(Table(PLAIN), PLAIN[0], K, NOTHING)
-    steps = list(Search(scan.table).steps([scan], None))
+    steps = list(Search(scan.table).whole([scan]))
     for step in [one for one in steps for _ in range(2)]:
         step.group.compute(step.inputs)  # type: ignore[union-attr]
     assert all(a > b for a, b in pairwise(scan.scores))
