@@ -15,6 +15,7 @@ from bench.news import news
 from bench.online import latency, online
 from bench.pooling import pooling
 from bench.quality import ml1m, msnbc_training, wikispeedia
+from bench.recommend import reasons, recommend
 from bench.rectools import rectools
 from bench.tree import tests, tree
 
@@ -25,7 +26,8 @@ app.command()(container)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
-for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
+app.command()(reasons)
+for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house, recommend):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)

@@ -15,7 +15,7 @@ class Limits:
     full_attention_histories: int = 8  # their answer grows with the square of the length
     scores: int = 1_000_000  # histories times candidates
     recommendations: int = 100_000  # histories times recommended items
-    reasons: int = 8  # histories with reasons, which take as many embeddings as they have clicks
+    reasons: int = 8  # histories with reasons: an embedding for each click
     items: int = 262_144  # clicks and candidates
     body_bytes: int = 8 * 2**20
 

@@ -5,15 +5,15 @@ candidate attends to the clicks. Then all candidates are scored, which is exact,
 than `max_scores` are refused. A first choice by the user embedding would be quicker, but nothing in
 training asks of that embedding that the best candidates are among its nearest items.
 
-Otherwise the best items are those of the largest products with the user embedding, and a reason
-says what a click adds to that product: the mean of two ways to build up the history, from the
-oldest click on and from the newest back. Each way, the additions sum to the difference between the
-whole history and an empty one, and so does their mean. As long as clicks interact in pairs alone,
-the mean is their Shapley value (Shapley 1953; Castro et al., Computers & OR 2009, on permutations).
+Otherwise the best items are those of the largest products with the user embedding. A reason is what
+the score loses when the click is left out. What is then missing to the score less that of an empty
+history, because clicks overlap or only count together, is shared equally: the value of the
+egalitarian non-separable contributions of cooperative games (Moulin, Journal of Economic Theory
+1985). So reasons sum to the score, and rank clicks as leaving them out does.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ class Recommender:
             if want.reasons and self._by_attention:
                 yield from self._shares(history, rows, result)
             elif want.reasons:
-                yield from self._additions(history, rows, result)
+                yield from self._losses(history, rows, result)
             results.append(result)
         return Results(self._name, self._version, results, found.recall)
 
@@ -168,20 +168,19 @@ class Recommender:
         shares: Floats = np.concatenate([nothing, *weights])
         result.reasons = shares[: len(rows)]  # (N, L)
 
-    def _additions(self, history: UsedClicks, rows: Rows, result: Result) -> Plan[None]:
-        """What each click adds to the product of each recommended item."""
+    def _losses(self, history: UsedClicks, rows: Rows, result: Result) -> Plan[None]:
+        """What the product of each recommended item loses without a click, and an equal share."""
         length = history.length
-        ends = [_part(history, 0, end) for end in range(length + 1)]
-        starts = [_part(history, start, length) for start in range(1, length)]
-        parts = [*ends, *starts]
+        parts = [_without(history, range(length)), history]
+        parts += [_without(history, [click]) for click in range(length)]
         outputs = yield Step("embedding", parts, [1 + part.length for part in parts])
-        embeddings = np.stack([output["user_embedding"] for output in outputs])  # (2 L, D)
-        onward, whole, empty = embeddings[: length + 1], embeddings[length], embeddings[:1]
-        back = np.concatenate([whole[None], embeddings[length + 1 :], empty])[: length + 1]
-        added = (np.diff(onward, axis=0) - np.diff(back, axis=0)) / 2  # (L, D)
+        embeddings = np.stack([output["user_embedding"] for output in outputs])  # (2 + L, D)
+        empty, whole, left_out = embeddings[0], embeddings[1], embeddings[2:]
+        lost = whole - left_out  # (L, D)
+        shared = (whole - empty - lost.sum(axis=0)) / max(1, length)  # (D,)
         items = self._table.embeddings[rows]  # (N, D)
-        result.reasons = items @ added.T.astype(np.float32)  # (N, L)
-        result.base_scores = items @ empty[0]  # (N,)
+        result.reasons = items @ (lost + shared).T.astype(np.float32)  # (N, L)
+        result.base_scores = items @ empty  # (N,)
 
     def _similar(self, items: Sequence[ItemId], k: int, filters: "Filters") -> Plan[Results]:
         rows = np.frombuffer(self._catalogue.rows(items), np.int64)
@@ -242,7 +241,7 @@ class Filters:
         rows = self._catalogue.rows(ids)
         if self._unknown_items == "error" and self._catalogue.n_items in rows:
             at = rows.index(self._catalogue.n_items)
-            raise InvalidRequest(f"{part} {at}: unknown item {ids[at]!r}", part, candidate=at)
+            raise InvalidRequest(f"{part} {at}: unknown item {ids[at]!r:.60}", part, candidate=at)
         return self._known(rows)
 
     def _known(self, rows: "array[int]", more: Rows = NONE) -> Rows:
@@ -251,9 +250,13 @@ class Filters:
         return sorted_rows[sorted_rows < self._catalogue.n_items]
 
 
-def _part(history: UsedClicks, start: int, end: int) -> Input:
-    columns = {column: values[start:end] for column, values in history.clicks.items()}
-    return Input(columns, end - start)
+def _without(history: UsedClicks, clicks: Container[int]) -> Input:
+    kept = [click for click in range(history.length) if click not in clicks]
+    columns = {
+        column: array(values.typecode, [values[click] for click in kept])
+        for column, values in history.clicks.items()
+    }
+    return Input(columns, len(kept))
 
 
 def _tokens(inputs: Sequence[Input]) -> list[int]:

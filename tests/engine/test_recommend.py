@@ -109,19 +109,18 @@ def test_reasons_and_the_score_of_an_empty_history_sum_to_the_score(shipped: Eng
                 np.testing.assert_allclose(user.reasons.base, cold.scores, atol=1e-4)
 
 
-def test_the_reason_of_a_click_is_the_mean_of_adding_it_last_and_taking_it_away_first(
+def test_a_reason_is_what_leaving_the_click_out_costs_and_an_equal_share_of_the_rest(
     shipped: Engine,
 ) -> None:
-    history = ["Sun", "Earth"]
-    (user,) = shipped.recommend([history], 3, model="articles", with_reasons=True).users
-    parts = [[], ["Sun"], ["Earth"], history]
-    score = np.stack(
-        [one.scores for one in shipped.score(parts, [user.items] * 4, model="articles").users]
-    )
+    history = ["Sun", "Earth", "Latin"]
+    (user,) = shipped.recommend([history], 4, model="articles", with_reasons=True).users
+    parts = [[], history, ["Earth", "Latin"], ["Sun", "Latin"], ["Sun", "Earth"]]
+    scored = shipped.score(parts, user.items, model="articles").users
+    empty, whole, *left_out = (one.scores for one in scored)
+    lost = whole - np.stack(left_out)  # (3, 4)
+    shared = (whole - empty - lost.sum(axis=0)) / 3
     assert user.reasons is not None
-    expected = [(score[1] - score[0] + score[3] - score[2]) / 2]
-    expected.append((score[2] - score[0] + score[3] - score[1]) / 2)
-    np.testing.assert_allclose(user.reasons.weights.T, expected, atol=1e-4)
+    np.testing.assert_allclose(user.reasons.weights.T, lost + shared, atol=1e-4)
 
 
 def test_with_source_target_attention_all_candidates_are_scored(source_target: Engine) -> None:
