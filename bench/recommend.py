@@ -178,7 +178,8 @@ def _searched(search: Search, batch: Floats, index: Index | None = None) -> list
     scans = [Scan(search.table, user, K, np.empty(0, np.int64)) for user in batch]
     steps = search.whole(scans) if index is None else search.indexed(scans, index)
     for step in steps:
-        step.group.compute(step.inputs)  # type: ignore[union-attr]  # none is a graph
+        assert not isinstance(step.group, str)  # no graph
+        step.group.compute(step.inputs)
     return scans
 
 
@@ -241,7 +242,8 @@ def _shapley(engine: Engine, history: list[str], items: list[ItemId]) -> Floats:
 def _rank_correlation(one: Any, other: Any) -> float:
     """Spearman's, for values without ties."""
     ranks = np.argsort(np.argsort(np.stack([one, other]), axis=1), axis=1)  # (2, L)
-    return float(np.corrcoef(ranks)[0][1])
+    correlations: Floats = np.asarray(np.corrcoef(ranks))
+    return float(correlations[0, 1])
 
 
 if __name__ == "__main__":

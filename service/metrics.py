@@ -34,6 +34,7 @@ RUNS = Counter("persona_runs", "Runs of a graph", ["model"])
 HISTORIES = Counter("persona_histories", "Histories computed", ["model"])
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", ["model"])
 COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", ["model"])
+SEARCH_STEPS = Counter("persona_search_steps", "Steps of searches", ["model"])
 QUEUED_TOKENS = Gauge(
     "persona_queued_tokens", "Tokens that wait", ["model"], multiprocess_mode="livesum"
 )
@@ -58,12 +59,15 @@ class Tally:
         self._counts[counter] += amount
 
     def add_run(self, model: str, stats: RunStats) -> None:
-        """Counts one run of a graph."""
+        """Counts one run of a graph, or one step of searches."""
+        self._queued[model] = stats.queued_tokens
+        if not isinstance(stats.group, str):  # the name of a graph
+            self.count(SEARCH_STEPS.labels(model))
+            return
         self.count(RUNS.labels(model))
         self.count(HISTORIES.labels(model), stats.histories)
         self.count(REAL_TOKENS.labels(model), stats.tokens)
         self.count(COMPUTED_TOKENS.labels(model), stats.computed_tokens)
-        self._queued[model] = stats.queued_tokens
 
     def flush(self) -> None:
         """Makes all of it known."""

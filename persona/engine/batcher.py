@@ -43,6 +43,7 @@ class RunStats:
     tokens: int  # real clicks, start tokens and candidates
     computed_tokens: int  # the same with padding
     queued_tokens: int
+    group: Hashable  # what ran
 
 
 class Batcher(Generic[Input, Output]):
@@ -222,7 +223,13 @@ class Batcher(Generic[Input, Output]):
                 self._isolate(run, outcome)
                 continue
             self._on_run(
-                RunStats(run.n_inputs, run.tokens, run.computed_tokens(), self.queued_tokens)
+                RunStats(
+                    run.n_inputs,
+                    run.tokens,
+                    run.computed_tokens(),
+                    self.queued_tokens,
+                    run.group,
+                )
             )
             run.deliver(outcome)
 

@@ -81,7 +81,7 @@ class Chains:
         first = self._submit(step, deadline_s, False)
         self._tokens += tokens
         task = loop.create_task(self._go_on(plan, first, deadline_s))
-        task.add_done_callback(lambda _: self._end(tokens))
+        task.add_done_callback(lambda _: self._end(tokens, first))
         return task
 
     async def _go_on(
@@ -102,5 +102,6 @@ class Chains:
         finally:
             plan.close()
 
-    def _end(self, tokens: int) -> None:
+    def _end(self, tokens: int, first: asyncio.Future[Sequence[Any]]) -> None:
         self._tokens -= tokens
+        first.cancel()  # a task that is cancelled before it began does not
