@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from bench import loads
-from bench.encoders import CACHE, NAME, ROOT, artifacts, resize
+from bench.encoders import CACHE, NAME, ROOT, artifacts, resize, resized
 from bench.load import closed_loop, requests
 from bench.loads import CATALOGUE, DATA
 from bench.memory import proportional_bytes
@@ -49,8 +49,8 @@ def recommend(rounds: Rounds = 5, items: Items = ITEMS) -> None:
     with _real_shaped(items) as (root, users):
         found = _measured_alone(root, users, rounds)
         large = _worker_bytes(root, items)
-    with _real_shaped(FEW_ITEMS + CATALOGUE) as (root, _):
-        small = _worker_bytes(root, FEW_ITEMS + CATALOGUE)
+    with resized(FEW_ITEMS) as root:  # without an index, and so without faiss
+        small = _worker_bytes(root, FEW_ITEMS)
     share = (large - small) / (items * WIDTH * 4)
     record("recommend_exact_vs_numpy", round(found["exact"] / found["numpy"], 3), 1.3, command)
     record("recommend_index_vs_exact", round(found["exact"] / found["index"], 1), 10, command)

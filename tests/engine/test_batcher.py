@@ -279,7 +279,9 @@ def test_every_run_tells_what_it_took() -> None:
     async def main() -> None:
         bench = Bench()
         await bench.submit("a", "bbb")
-        assert bench.stats == [RunStats(histories=2, tokens=4, computed_tokens=6, queued_tokens=0)]
+        (stats,) = bench.stats
+        assert (stats.histories, stats.tokens, stats.computed_tokens) == (2, 4, 6)
+        assert (stats.queued_tokens, stats.group) == (0, "g")
 
     run(main())
 
