@@ -19,6 +19,7 @@ from bench.pooling import pooling
 from bench.protocols import protocols
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.reading import reading
+from bench.recommend import reasons, recommend
 from bench.rectools import rectools
 from bench.reload import reload
 from bench.secured import secured
@@ -32,6 +33,7 @@ app.command()(hostile)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
+app.command()(reasons)
 app.command()(schemathesis)
 app.command()(reading)
 for serving in (
@@ -44,6 +46,7 @@ for serving in (
     memory,
     curves,
     protocols,
+    recommend,
     reload,
     secured,
     house,

@@ -2,7 +2,8 @@
 
 PersonaError
 └── ExportError
-    └── ParityError     ONNX Runtime and PyTorch differ by more than the tolerance
+    ├── ParityError     ONNX Runtime and PyTorch differ by more than the tolerance
+    └── RecallError     the index misses too many of the best items
 """
 
 from persona.contract import PersonaError
@@ -14,3 +15,7 @@ class ExportError(PersonaError):
 
 class ParityError(ExportError):
     """ONNX Runtime's answer differs from PyTorch's by more than the tolerance."""
+
+
+class RecallError(ExportError):
+    """The index misses too many of the best items."""

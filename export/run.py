@@ -1,14 +1,18 @@
 """From the folder of a training run to an artifact."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.write import Description, write_artifact
+from model.clicks.histories import Histories
+from model.errors import DataError
 from model.training.recipe import Recipe
 from model.training.run import (
     DATA,
     EVALUATION,
     TRAFFIC,
     TRAINING,
+    load_data,
     read_facts,
     read_item_ids,
     read_run_recipe,
@@ -16,9 +20,12 @@ from model.training.run import (
 from model.training.train import load_encoder
 from persona.artifact.format import Facts, check_name
 from persona.artifact.reading import Artifact, open_artifact
+from persona.contract import ItemId
 
 
-def export_run(run: Path, name: str, version: str, root: Path) -> Artifact:
+def export_run(
+    run: Path, name: str, version: str, root: Path, *, index: bool = False, data: Path | None = None
+) -> Artifact:
     """Exports the best checkpoint of a run.
 
     Args:
@@ -26,11 +33,15 @@ def export_run(run: Path, name: str, version: str, root: Path) -> Artifact:
         name: of the artifact.
         version: of the artifact.
         root: folder of all artifacts.
+        index: add an index of the item table, measured on users of the run's clicks.
+        data: those clicks, by default the file that the recipe names.
 
     Raises:
         RecipeError: the folder holds no run, or a run without a checkpoint.
         ArtifactError: the version exists, or the name or version is not allowed.
         ParityError: ONNX Runtime's answers differ from PyTorch's.
+        RecallError: the index misses too many of the best items.
+        DataError: the clicks cannot be read, or are not those of the run.
     """
     check_name(name, version)
     recipe = read_run_recipe(run)
@@ -43,6 +54,7 @@ def export_run(run: Path, name: str, version: str, root: Path) -> Artifact:
         licence=recipe.data.licence,
         training=_training(run, recipe, name, version),
         metrics=carried_metrics(run),
+        index_for=_clicks(run, recipe, item_ids, data) if index else None,
     )
     return open_artifact(write_artifact(encoder, item_ids, about, root))
 
@@ -69,6 +81,13 @@ def quality_warning(metrics: Facts) -> str | None:
         f"NDCG@10 of the encoder is {encoder:.4f}, below the {popularity:.4f} of popularity: the "
         "same list for everybody would be better"
     )
+
+
+def _clicks(run: Path, recipe: Recipe, item_ids: Sequence[ItemId], data: Path | None) -> Histories:
+    histories, fact = load_data(recipe, data)
+    if list(histories.item_ids) != list(item_ids):
+        raise DataError(f"{fact.file} has other items than the clicks of {run}")
+    return histories
 
 
 def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:

@@ -14,11 +14,12 @@ import torch
 from export.graphs import export_graphs
 from export.model_card import model_card
 from export.parity import compare, report, summary
-from model.clicks.histories import pad
+from model.clicks.histories import Histories, pad
 from model.network.encoder import UserEncoder
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
     GOLDEN,
+    ITEM_EMBEDDINGS,
     ITEM_IDS,
     MODEL_CARD,
     PARITY,
@@ -28,6 +29,7 @@ from persona.artifact.format import (
     GoldenPair,
     GraphFact,
     GraphName,
+    IndexFact,
     Manifest,
     ParityFact,
 )
@@ -48,6 +50,7 @@ class Description:
     training: Facts = field(default_factory=dict)  # data, credit, recipe, command, seconds
     metrics: Facts = field(default_factory=dict)  # as `persona evaluate` reports them
     examples: Sequence[Sequence[ItemId]] = ()  # histories for the golden pairs
+    index_for: Histories | None = None  # whose clicks measure an index; None: no index
 
 
 def write_artifact(
@@ -58,6 +61,7 @@ def write_artifact(
     Raises:
         ArtifactError: that version is there already, or the name or version is not allowed.
         ParityError: ONNX Runtime's answers differ from PyTorch's.
+        RecallError: the index misses too many of the best items.
     """
     with new_version(root, about.name, about.version) as folder:
         _fill(folder, encoder.eval(), item_ids, about)
@@ -76,7 +80,8 @@ def _fill(
     pairs = list(_golden_pairs(encoder, item_ids, about.examples))
     golden = Golden(tolerance=GOLDEN_TOLERANCE, pairs=pairs)
     write_json(folder / GOLDEN, golden.model_dump())
-    manifest = _manifest(encoder, about, graphs, summary(cases))
+    index = _index(folder, encoder, about.index_for)
+    manifest = _manifest(encoder, about, graphs, summary(cases), index)
     (folder / MODEL_CARD).write_text(model_card(manifest))
     write_manifest(folder, manifest)
 
@@ -86,6 +91,7 @@ def _manifest(
     about: Description,
     graphs: dict[GraphName, GraphFact],
     parity: ParityFact,
+    index: IndexFact | None,
 ) -> Manifest:
     """All but the checksums, which are taken when it is written."""
     return Manifest(
@@ -101,6 +107,7 @@ def _manifest(
         training=about.training,
         metrics=about.metrics,
         parity=parity,
+        index=index,
         versions={
             "persona": version("persona-encoder"),
             "python": platform.python_version(),
@@ -110,6 +117,15 @@ def _manifest(
             "numpy": np.__version__,
         },
     )
+
+
+def _index(folder: Path, encoder: UserEncoder, users: Histories | None) -> IndexFact | None:
+    if users is None:
+        return None
+    from export.index import sample_users, write_index  # noqa: PLC0415  # needs faiss
+
+    table = np.load(folder / ITEM_EMBEDDINGS, mmap_mode="r")[:-1]
+    return write_index(table, sample_users(encoder, users), folder)
 
 
 def _golden_pairs(

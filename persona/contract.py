@@ -3,7 +3,7 @@
 A protocol parses a `Query`, calls `Engine.submit(query, deadline_s)` and renders the `Results`.
 
 PersonaError             root of everything that the library raises; the message is for the user
-├── InvalidRequest       a value is wrong: `history`, `click` and `candidate` say where
+├── InvalidRequest       a value is wrong: `part`, `history`, `click` and `candidate` say where
 ├── RequestTooLarge      more bytes than one request may have
 ├── ModelNotFound        no model of that name, or no such version of it
 ├── Overloaded           too much now; try again
@@ -26,24 +26,31 @@ ITEM_ID = "item_id"  # the column of a click that every model reads
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
-    """Wanted: a user embedding for each history, and what it looked at."""
-
+class Embeddings:  # wanted: a user embedding for each history, and what it looked at
     attention: AttentionDetail = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Wanted: scores of candidates, and with attention how much each click speaks for each."""
-
+class Scores:  # wanted: how likely each candidate is to be clicked next
     candidates: Sequence[Sequence[ItemId]]  # one list a history
-    attention: bool = False
+    attention: bool = False  # also how much each click speaks for each candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendations:  # wanted: the best items for each history
+    k: int
+    items: Sequence[ItemId] | None = None  # wanted is what is like each of these; no histories
+    exclude_seen: bool = False  # the items of the history
+    allowed: Sequence[ItemId] | None = None  # None: all
+    denied: Sequence[ItemId] = ()
+    reasons: bool = False  # how much each click speaks for each recommended item
+    exact: bool = False  # even where there is an index
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     clicks: Mapping[str, Sequence[Sequence[ItemId | float]]]  # column -> a list a history
-    want: Embeddings | Scores = Embeddings()
+    want: Embeddings | Scores | Recommendations = Embeddings()
     model: str | None = None  # None: the default model
     version: str | None = None  # None: the newest version
     unknown_items: UnknownItems = "token"
@@ -51,17 +58,18 @@ class Query:
 
 
 @dataclass(slots=True)
-class Result:
-    """The answer to one history. Position 0 of an axis of 1 + L is the start token."""
-
+class Result:  # the answer to one history; position 0 of an axis of 1 + L is the start token
     items: Sequence[ItemId]  # of the L used clicks, oldest to newest
     truncated: int  # older clicks than the model reads
     unknown: int  # clicks of unknown items: used ones with "token", left out with "drop"
     embedding: Floats | None = None  # (D,)
     pooled_attention: Floats | None = None  # (H, 1 + L)
     full_attention: Floats | None = None  # (blocks, H, 1 + L, 1 + L)
+    recommended: Sequence[ItemId] = ()  # N, the best first
     scores: Floats | None = None  # (N,), NaN for an unknown candidate
     candidate_attention: Floats | None = None  # (N, H, L), 0 for an unknown candidate
+    reasons: Floats | None = None  # (N, L); with `base_scores` they sum to the scores, else to 1
+    base_scores: Floats | None = None  # (N,) of an empty history
 
 
 @dataclass(slots=True)
@@ -69,6 +77,7 @@ class Results:
     model: str
     version: str  # one version answers all histories of a query
     histories: list[Result]  # in the query's order
+    recall: float | None = None  # at 100, of the index that was searched; None: exact
 
 
 class PersonaError(Exception):
@@ -76,25 +85,16 @@ class PersonaError(Exception):
 
 
 class InvalidRequest(PersonaError):
-    """A value in `part` of the query ("clicks", "candidates", ...) is wrong; numbers are from 0."""
-
-    def __init__(self, message: str, part: str = "clicks", **place: int | None) -> None:
+    def __init__(self, message: str, part: str = "clicks", **place: int | None) -> None:  # from 0
         super().__init__(message)
         self.part = part
         self.history, self.click, self.candidate = map(place.get, ("history", "click", "candidate"))
 
 
-class RequestTooLarge(PersonaError): ...
-
-
+# fmt: off
 class ModelNotFound(PersonaError):
     part: str = "model"  # or "version"
-
-
+class RequestTooLarge(PersonaError): ...
 class Overloaded(PersonaError): ...
-
-
 class NotReady(PersonaError): ...
-
-
 class DeadlineExceeded(PersonaError): ...

@@ -89,7 +89,66 @@ class Scored:
         return len(self.users)
 
 
-def check_same_version(first: Encoded | Scored, later: Encoded | Scored) -> None:
+@dataclass(frozen=True, eq=False)
+class Reasons:
+    """How much each click speaks for each of the N recommended items."""
+
+    items: list[ItemId]  # the L used clicks, oldest to newest
+    weights: Floats  # (N, L): what a click adds to the score; shares of attention without a base
+    base: Floats | None = None  # (N,) scores of an empty history: base + weights.sum(1) = scores
+
+
+@dataclass(frozen=True, eq=False)
+class RecommendedUser:
+    """What to show to one user next."""
+
+    id: ItemId | None  # as given with the history
+    used: int  # the counts are those of `User`
+    truncated: int
+    unknown: int
+    items: list[ItemId]  # N, the best first; fewer than k where there are no more
+    scores: Floats  # (N,)
+    reasons: Reasons | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recommended:
+    """The recommended items of B histories, in their order."""
+
+    model: str
+    version: str
+    users: list[RecommendedUser]  # B
+    recall: float | None = None  # at 100, of the index that was searched; None: exact
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarItem:
+    """The items that are most like one item."""
+
+    item: ItemId
+    items: list[ItemId]  # N, the most similar first; none for an unknown item
+    scores: Floats  # (N,) cosines of the item embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Similar:
+    """The items that are most like each of some items, in their order."""
+
+    model: str
+    version: str
+    items: list[SimilarItem]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+Answer = Encoded | Scored | Recommended | Similar
+
+
+def check_same_version(first: Answer, later: Answer) -> None:
     """Raises `ModelChanged` if `later` comes from another model or version than `first`."""
     if (first.model, first.version) != (later.model, later.version):
         raise ModelChanged(

@@ -55,6 +55,7 @@ RUNS = Counter("persona_runs", "Runs of a graph", _VERSION)
 HISTORIES = Counter("persona_histories", "Histories computed", _VERSION)
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", _VERSION)
 COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", _VERSION)
+SEARCH_STEPS = Counter("persona_search_steps", "Steps of searches", _VERSION)
 QUEUED_TOKENS = Gauge(
     "persona_queued_tokens", "Tokens that wait", _VERSION, multiprocess_mode="livesum"
 )
@@ -100,7 +101,11 @@ class Tally:
         self._counts[series.total] += value
 
     def add_run(self, model: str, version: str, stats: RunStats) -> None:
-        """Counts one run of a graph."""
+        """Counts one run of a graph, or one step of searches."""
+        self._queued[model, version] = stats.queued_tokens
+        if not isinstance(stats.group, str):  # the name of a graph
+            self.count(SEARCH_STEPS.labels(model, version))
+            return
         self.count(RUNS.labels(model, version))
         self.count(HISTORIES.labels(model, version), stats.histories)
         self.count(REAL_TOKENS.labels(model, version), stats.tokens)
@@ -108,7 +113,6 @@ class Tally:
         self.observe(RUN_TOKENS.labels(model), stats.computed_tokens)
         self.observe(QUEUE_SECONDS.labels(model), stats.queued_s)
         self.observe(RUN_SECONDS.labels(model), stats.computed_s)
-        self._queued[model, version] = stats.queued_tokens
         self._turns_s[model] = stats.turn_s
 
     def turn_s(self, model: str) -> float:

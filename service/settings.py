@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     max_items: int = Field(default=262_144, ge=1)  # clicks and candidates of a request
     max_attention_values: int = Field(default=2_000_000, ge=1)  # numbers in a response
     max_scores: int = Field(default=1_000_000, ge=1)  # histories x candidates of a request
+    max_k: int = Field(default=1000, ge=1)  # recommended items a history
+    max_recommendations: int = Field(default=100_000, ge=1)  # histories x k of a request
     max_batch_tokens: int = Field(default=2048, ge=1)  # a run of the graph, padding included
     max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
     deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result

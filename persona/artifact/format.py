@@ -17,6 +17,7 @@
         item_slots.npy         only for large catalogues: a hash table from ids to rows, which
         item_key_starts.npy    workers map and share; see persona/artifact/catalogue.py
         item_keys.bin
+        item_index.faiss       only on request: an index of the item table, see export/index.py
         golden.json            histories and the embeddings that they must have
         evaluation.json        optional: histories and candidates that versions are compared by
         parity.json            PyTorch compared with ONNX Runtime, case by case
@@ -47,10 +48,13 @@ ITEM_KEY_STARTS = "item_key_starts.npy"
 ITEM_KEYS = "item_keys.bin"
 GOLDEN = "golden.json"
 EVALUATION = "evaluation.json"
+ITEM_INDEX = "item_index.faiss"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
 DEFAULT = "default"  # beside the models' folders
 
+# An index is asked for so many times the items that are wanted; their exact scores choose.
+INDEX_SURPLUS = 2
 FORMAT_VERSION: Literal[2] = 2
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 VERSION = r"^(0|[1-9][0-9]{0,17})$"
@@ -124,6 +128,17 @@ class ParityFact(_Strict):
     largest_output: float  # absolute; where it exceeds 1, the tolerance is a share of it
 
 
+class IndexFact(_Strict):
+    """The index of the item table, and how much of the best items it finds."""
+
+    file: str
+    library: str  # and its version
+    lists: int = Field(ge=1)  # that the items are parted into
+    probes: int = Field(ge=1)  # lists that a search looks into
+    recall_100: float = Field(ge=0, le=1)  # share of the exact best 100 items that it finds
+    users: int = Field(ge=1)  # whose embeddings measured it
+
+
 class Manifest(_Strict):
     """What `manifest.json` says; docs/artifact-format.md explains each field."""
 
@@ -140,6 +155,7 @@ class Manifest(_Strict):
     training: Facts
     metrics: Facts
     parity: ParityFact
+    index: IndexFact | None = None
     versions: dict[str, str]
 
 

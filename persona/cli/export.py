@@ -12,6 +12,16 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the model, as requests give it.")],
     version: Annotated[str, typer.Option(help="A number; the highest is served.")] = "1",
     output: Annotated[Path, typer.Option(help="Root folder of the artifacts.")] = Path("artifacts"),
+    index: Annotated[
+        bool, typer.Option("--index", help="Add an index, for a large catalogue.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Clicks that measure the index.  [default: the recipe's]"),
+    ] = None,
+    item_embeddings: Annotated[
+        Path | None, typer.Option(help="Also write the item table here, as Parquet.")
+    ] = None,
 ) -> None:
     """Turn a run into an artifact that the service loads.
 
@@ -23,13 +33,22 @@ def export(
     """
     from export.run import export_run, quality_warning
 
-    artifact = export_run(run, name, version, output)
+    artifact = export_run(run, name, version, output, index=index, data=data)
     size = sum(path.stat().st_size for path in artifact.folder.iterdir())
     difference = artifact.manifest.parity.worst_absolute_difference
     Console().print(
         f"{artifact.folder}: {size / 1000:,.0f} kB, PyTorch and ONNX Runtime differ by at most "
         f"{difference:.1e}"
     )
+    if (fact := artifact.manifest.index) is not None:
+        Console(highlight=False).print(
+            f"{fact.file}: finds {fact.recall_100:.1%} of the best 100 items of {fact.users} users"
+        )
+    if item_embeddings is not None:
+        from export.items import write_items
+
+        write_items(artifact, item_embeddings)
+        Console(highlight=False).print(f"{item_embeddings}: {artifact.manifest.n_items:,} items")
     if warning := quality_warning(artifact.manifest.metrics):
         Console(stderr=True, highlight=False).print(f"warning: {warning}", style="yellow")
     Console().print(f"next: persona serve --artifacts {output}", style="dim")

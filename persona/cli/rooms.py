@@ -17,6 +17,7 @@ SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
     "engine": "onnxruntime pydantic",
     "files": "duckdb pyarrow",
+    "index": "faiss",
     "serve": "fastapi httptools limits prometheus_client pydantic_settings uvicorn uvloop",
     "otel": "opentelemetry",
     "signed": "cryptography",

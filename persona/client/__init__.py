@@ -10,7 +10,7 @@ Importing this package imports neither PyTorch, ONNX Runtime, pyarrow nor FastAP
 from persona.client.answers import ModelCard, ModelState
 from persona.client.errors import ChangeRefused, ConnectionFailed, ServerError, UnexpectedAnswer
 from persona.client.http import AsyncClient, Client
-from persona.client.wire import Limits
+from persona.client.options import Limits
 from persona.results import ModelChanged
 
 __all__ = [

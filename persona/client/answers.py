@@ -13,8 +13,13 @@ from persona.results import (
     Encoded,
     FullAttention,
     PooledAttention,
+    Reasons,
+    Recommended,
+    RecommendedUser,
     Scored,
     ScoredUser,
+    Similar,
+    SimilarItem,
     User,
     check_same_version,
 )
@@ -58,6 +63,25 @@ def scored(expected: int, answer: Any) -> Scored:
     return Scored(_get(answer, "model", str), _get(answer, "version", str), users)
 
 
+def recommended(expected: int, answer: Any) -> Recommended:
+    """The answer of `/v1/recommend` to `expected` histories."""
+    users = [_recommended_user(user) for user in _users(expected, answer)]
+    model, version = _get(answer, "model", str), _get(answer, "version", str)
+    return Recommended(model, version, users, answer.get("recall"))
+
+
+def similar(expected: int, answer: Any) -> Similar:
+    """The answer of `/v1/similar` to `expected` items."""
+    found = _get(answer, "items", list)
+    if len(found) != expected:
+        raise Malformed(f"{len(found)} results for {expected} items")
+    items = [
+        SimilarItem(one.get("item"), _get(one, "items", list), _floats(one, "scores"))
+        for one in found
+    ]
+    return Similar(_get(answer, "model", str), _get(answer, "version", str), items)
+
+
 def models(answer: Any) -> list[ModelCard]:
     """The answer of `/v1/models`."""
     return [
@@ -98,6 +122,31 @@ def joined_scored(parts: Sequence[Scored]) -> Scored:
     return Scored(first.model, first.version, [user for part in parts for user in part.users])
 
 
+def joined_recommended(parts: Sequence[Recommended]) -> Recommended:
+    """The answers to the parts of one call, at least one, as one.
+
+    Raises:
+        ModelChanged: they come from different versions.
+    """
+    first = parts[0]
+    for part in parts:
+        check_same_version(first, part)
+    users = [user for part in parts for user in part.users]
+    return Recommended(first.model, first.version, users, first.recall)
+
+
+def joined_similar(parts: Sequence[Similar]) -> Similar:
+    """The answers to the parts of one call, at least one, as one.
+
+    Raises:
+        ModelChanged: they come from different versions.
+    """
+    first = parts[0]
+    for part in parts:
+        check_same_version(first, part)
+    return Similar(first.model, first.version, [item for part in parts for item in part.items])
+
+
 def _users(expected: int, answer: Any) -> list[Any]:
     users = _get(answer, "users", list)
     if len(users) != expected:
@@ -123,6 +172,21 @@ def _scored_user(user: Any) -> ScoredUser:
     scores = _floats(user, "scores")
     attention = _candidate_attention(user.get("attention"), len(scores))
     return ScoredUser(**_counts(user), scores=scores, attention=attention)
+
+
+def _recommended_user(user: Any) -> RecommendedUser:
+    items, scores = _get(user, "items", list), _floats(user, "scores")
+    reasons = _reasons(user.get("reasons"), len(items))
+    return RecommendedUser(**_counts(user), items=items, scores=scores, reasons=reasons)
+
+
+def _reasons(reasons: Any, recommended: int) -> Reasons | None:
+    if reasons is None:
+        return None
+    items = _get(reasons, "items", list)
+    weights = _floats(reasons, "weights").reshape(recommended, len(items))
+    base = None if reasons.get("base") is None else _floats(reasons, "base")
+    return Reasons(items, weights, base)
 
 
 def _counts(user: Any) -> dict[str, Any]:

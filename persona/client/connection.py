@@ -8,7 +8,7 @@ import httpx
 import stamina
 
 from persona.client.errors import ConnectionFailed, UnexpectedAnswer
-from persona.client.wire import Limits
+from persona.client.options import Limits
 from persona.contract import DeadlineExceeded, NotReady, Overloaded
 
 RETRIED = (Overloaded, NotReady, DeadlineExceeded, ConnectionFailed)

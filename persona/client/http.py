@@ -10,9 +10,10 @@ import httpx
 from persona.client import answers, wire
 from persona.client.answers import ModelCard, ModelState
 from persona.client.connection import Connection, Options
+from persona.client.options import RecommendOptions, SimilarOptions
 from persona.client.wire import Call
 from persona.contract import AttentionDetail, ItemId, NotReady, PersonaError, UnknownItems
-from persona.results import Encoded, History, Scored
+from persona.results import Encoded, History, Recommended, Scored, Similar
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -106,6 +107,33 @@ class Client(Connection):
             unknown_items=unknown_items,
         )
         return answers.joined_scored([self._send(call) for call in calls])
+
+    def recommend(
+        self,
+        histories: Iterable[History],
+        k: int = 10,
+        **options: Unpack[RecommendOptions],
+    ) -> Recommended:
+        """The `k` best items for each history.
+
+        Fewer come back where the catalogue or the filters leave fewer. The options are those of
+        `persona.client.options`; all else is as for `encode`.
+        """
+        calls = wire.recommend_calls(histories, k, self._limits, **options)
+        return answers.joined_recommended([self._send(call) for call in calls])
+
+    def similar(
+        self,
+        items: Iterable[ItemId],
+        k: int = 10,
+        **options: Unpack[SimilarOptions],
+    ) -> Similar:
+        """The `k` items that are most like each item, by the cosine of their embeddings.
+
+        The item itself is not among them. An unknown item has none. All else is as for `recommend`.
+        """
+        calls = wire.similar_calls(items, k, self._limits, **options)
+        return answers.joined_similar([self._send(call) for call in calls])
 
     def models(self) -> list[ModelCard]:
         """The models that the service offers."""
@@ -236,6 +264,26 @@ class AsyncClient(Connection):
             unknown_items=unknown_items,
         )
         return answers.joined_scored([await self._send(call) for call in calls])
+
+    async def recommend(
+        self,
+        histories: Iterable[History],
+        k: int = 10,
+        **options: Unpack[RecommendOptions],
+    ) -> Recommended:
+        """As `Client.recommend`."""
+        calls = wire.recommend_calls(histories, k, self._limits, **options)
+        return answers.joined_recommended([await self._send(call) for call in calls])
+
+    async def similar(
+        self,
+        items: Iterable[ItemId],
+        k: int = 10,
+        **options: Unpack[SimilarOptions],
+    ) -> Similar:
+        """As `Client.similar`."""
+        calls = wire.similar_calls(items, k, self._limits, **options)
+        return answers.joined_similar([await self._send(call) for call in calls])
 
     async def models(self) -> list[ModelCard]:
         """As `Client.models`."""

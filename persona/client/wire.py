@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +19,7 @@ import orjson
 from persona.client import answers
 from persona.client.answers import ModelCard, ModelState
 from persona.client.errors import ChangeRefused, ServerError, UnexpectedAnswer
+from persona.client.options import Limits, RecommendOptions, SimilarOptions
 from persona.contract import (
     AttentionDetail,
     DeadlineExceeded,
@@ -30,7 +31,7 @@ from persona.contract import (
     PersonaError,
     RequestTooLarge,
 )
-from persona.results import Encoded, History, Scored
+from persona.results import Encoded, History, Recommended, Scored, Similar
 
 T = TypeVar("T")
 
@@ -45,17 +46,6 @@ ERRORS: dict[int, type[PersonaError]] = {
     503: NotReady,
     504: DeadlineExceeded,
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one request may carry; the client parts longer inputs into several requests."""
-
-    histories: int = 1024
-    full_attention_histories: int = 8  # their answer grows with the square of the length
-    scores: int = 1_000_000  # histories times candidates
-    items: int = 262_144  # clicks and candidates
-    body_bytes: int = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -111,6 +101,38 @@ def score_calls(
         yield Call("POST", "/v1/score", read_scores, body, start, own)
 
 
+def recommend_calls(
+    histories: Iterable[History], k: int, limits: Limits, **options: Unpack[RecommendOptions]
+) -> Iterator[Call[Recommended]]:
+    """The requests that recommend `k` items for each history, in order; at least one.
+
+    Raises:
+        InvalidRequest: an id cannot be written as JSON.
+    """
+    most = max(1, limits.recommendations // max(1, k))
+    most = min(most, limits.reasons) if options.get("with_reasons") else most
+    limits = replace(limits, histories=min(limits.histories, most))
+    head = _head(_listed(options) | {"k": k})
+    for start, part in _parts(_rows({"histories": histories}), limits, len(head)):
+        body = _body(head, ["histories"], part)
+        yield Call("POST", "/v1/recommend", partial(answers.recommended, len(part)), body, start)
+
+
+def similar_calls(
+    items: Iterable[ItemId], k: int, limits: Limits, **options: Unpack[SimilarOptions]
+) -> Iterator[Call[Similar]]:
+    """The requests that look for `k` items like each item, in order; at least one.
+
+    Raises:
+        InvalidRequest: an id cannot be written as JSON.
+    """
+    most = min(limits.histories, max(1, limits.recommendations // max(1, k)))
+    head = _head(_listed(options) | {"k": k})
+    for start, part in _parts(_rows({"items": items}), replace(limits, histories=most), len(head)):
+        body = _body(head, ["items"], part)
+        yield Call("POST", "/v1/similar", partial(answers.similar, len(part)), body, start)
+
+
 def models_call() -> Call[list[ModelCard]]:
     """The request for the models on offer."""
     return Call("GET", "/v1/models", answers.models)
@@ -157,6 +179,13 @@ def _head(options: Mapping[str, object]) -> bytes:
 def _of_job(head: bytes, start: int) -> bytes:
     """The head of a part; one of a single history must not be taken for its user's request."""
     return head[:-1] + b',"routing_key":null}' if start else head
+
+
+def _listed(options: SimilarOptions) -> dict[str, object]:
+    """The options with lists in place of sets, arrays and other iterables of ids."""
+    lists = {name: value for name, value in options.items() if name in {"allowed", "denied"}}
+    given = {name: list(ids) for name, ids in lists.items() if isinstance(ids, Iterable)}
+    return {**options, **given}
 
 
 def _dump(value: object, what: str, history: int | None = None) -> bytes:
@@ -257,7 +286,12 @@ def _place(call: Call[Any], path: Sequence[Any]) -> dict[str, int]:
             return {"history": history, "candidate": candidate}
         case (True, "candidates", int(history), *_):
             return {"history": history}
-        case (False, "candidates", int(candidate), *_):
+        case (False, "candidates", int(candidate), *_) | (
+            _,
+            "allowed" | "denied",
+            int(candidate),
+            *_,
+        ):
             return {"candidate": candidate}
     return {}
 

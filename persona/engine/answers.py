@@ -94,7 +94,7 @@ class Answers:
         inputs = [
             Input(history.clicks, history.length, {ITEM_ID: piece})
             for history, rows in zip(histories, candidates, strict=True)
-            for piece in _pieces(rows)
+            for piece in pieces_of(rows)
         ]
         tokens = [1 + one.length + len(one.candidates[ITEM_ID]) for one in inputs]
         finish = partial(self._source_target, histories, candidates, want.attention)
@@ -166,7 +166,7 @@ class Answers:
     ) -> Results:
         rest, results = iter(outputs), []
         for history, rows in zip(histories, candidates, strict=True):
-            pieces = [next(rest) for _ in _pieces(rows)]
+            pieces = [next(rest) for _ in pieces_of(rows)]
             unknown = np.frombuffer(rows, np.int64) == self._catalogue.n_items
             result = history.result()
             result.scores = _joined([piece["scores"] for piece in pieces], (len(rows),))
@@ -206,7 +206,8 @@ def _n_weights(
     return architecture.blocks * architecture.heads * sum(size * size for size in sizes)
 
 
-def _pieces(rows: "array[int]") -> list["array[int]"]:
+def pieces_of(rows: "array[int]") -> list["array[int]"]:
+    """Candidates that the graph `score` may have at once."""
     starts = range(0, len(rows), CANDIDATES_AT_ONCE)
     return [rows[start : start + CANDIDATES_AT_ONCE] for start in starts]
 

@@ -47,6 +47,7 @@ class RunStats:
     queued_s: float  # how long its first history had waited
     computed_s: float
     turn_s: float  # of all runs that were computed together, padding included
+    group: Hashable  # what ran
 
 
 class Batcher(Generic[Input, Output]):
@@ -88,6 +89,7 @@ class Batcher(Generic[Input, Output]):
         finish: Callable[[Sequence[Output]], Result],
         *,
         deadline_s: float,
+        admitted: bool = False,
     ) -> asyncio.Future[Result]:
         """Queues the inputs of one query; the future gives `finish(outputs)`, in their order.
 
@@ -95,15 +97,16 @@ class Batcher(Generic[Input, Output]):
         `deadline_s` seconds. Cancelling it takes the inputs out of the queue.
 
         Raises:
-            Overloaded: the queue is full. A query larger than the whole queue is taken when
-                nothing else waits.
+            Overloaded: the queue is full and the query is not `admitted`. A query larger than the
+                whole queue is taken when nothing else waits.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         if not inputs:
             future.set_result(finish([]))
             return future
-        self._refuse_overload(sum(tokens))
+        if not admitted:  # not a later step of a query that was
+            self._refuse_overload(sum(tokens))
         now, n = loop.time(), len(inputs)
         submission: Submission[Output] = Submission(
             [None] * n, n, now + deadline_s, deadline_s, finish, future, time.perf_counter()
@@ -241,6 +244,7 @@ class Batcher(Generic[Input, Output]):
             began - run.pieces[0].submission.arrived,
             computed_s,
             turn_s,
+            run.group,
         )
 
     def _isolate(self, run: Run[Input, Output], error: Exception) -> None:

@@ -1,10 +1,10 @@
 """The models of a folder, in this process: for notebooks, batch jobs, and the service."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -13,14 +13,16 @@ from persona.contract import (
     ITEM_ID,
     AttentionDetail,
     Embeddings,
-    InvalidRequest,
+    Floats,
     ItemId,
     Query,
+    Recommendations,
     Result,
     Results,
     Scores,
     UnknownItems,
 )
+from persona.engine.arguments import columns, lists, plain
 from persona.engine.batcher import RunStats
 from persona.engine.limits import Limits
 from persona.engine.model import Model
@@ -31,8 +33,13 @@ from persona.results import (
     FullAttention,
     History,
     PooledAttention,
+    Reasons,
+    Recommended,
+    RecommendedUser,
     Scored,
     ScoredUser,
+    Similar,
+    SimilarItem,
     User,
 )
 
@@ -45,7 +52,7 @@ class Engine:
         engine = Engine.open("artifacts/news")
         engine.encode([["frontpage", "news"]], attention="pooled").embeddings  # (1, D) float32
 
-    `encode`, `score` and `run` compute in the calling thread and may be called from several.
+    All but `submit` compute in the calling thread and may be called from several.
     `submit` computes on the running event loop, in batches with other queries.
     """
 
@@ -122,7 +129,7 @@ class Engine:
             ModelNotFound: no such model or version.
             InvalidRequest: a value is wrong; the message says where.
         """
-        ids, clicks = _columns(histories)
+        ids, clicks = columns(histories)
         want = Embeddings(attention)
         found = self.registry.find(model, version)
         results = found.run(Query(clicks, want, model, version, unknown_items))
@@ -149,54 +156,80 @@ class Engine:
         one has the score NaN. `attention` asks how much each click speaks for each candidate. All
         else is as for `encode`.
         """
-        ids, clicks = _columns(histories)
-        want = Scores(_lists(candidates, len(ids)), attention)
+        ids, clicks = columns(histories)
+        want = Scores(lists(candidates, len(ids)), attention)
         results = self.run(Query(clicks, want, model, version, unknown_items))
         users = [_scored_user(*pair) for pair in zip(ids, results.histories, strict=True)]
         return Scored(results.model, results.version, users)
 
+    def recommend(
+        self,
+        histories: Iterable[History],
+        k: int = 10,
+        *,
+        exclude_seen: bool = False,
+        allowed: Iterable[ItemId] | None = None,
+        denied: Iterable[ItemId] = (),
+        with_reasons: bool = False,
+        exact: bool = False,
+        model: str | None = None,
+        version: str | None = None,
+        unknown_items: UnknownItems = "token",
+    ) -> Recommended:
+        """The `k` best items for each history, as `Client.recommend` returns them.
 
-def _columns(
-    histories: Iterable[History],
-) -> tuple[list[ItemId | None], dict[str, list[list[ItemId]]]]:
-    """The ids of histories, and their clicks as columns."""
-    ids: list[Any] = []
-    clicks: list[list[ItemId]] = []
-    for number, history in enumerate(histories):
-        items: Any = history
-        if isinstance(history, Mapping):
-            ids.append(history.get("id"))
-            items = history.get("items")
-        else:
-            ids.append(None)
-        clicks.append(_items(items, number))
-    return ids, {ITEM_ID: clicks}
+        Args:
+            histories: as for `encode`.
+            k: how many; fewer come back where the catalogue or the filters leave fewer.
+            exclude_seen: leave out the items of the history.
+            allowed: recommend only these. Unknown ones are ignored, here and in `denied`.
+            denied: never recommend these.
+            with_reasons: ask how much each click speaks for each recommended item.
+            exact: search the whole table even where the artifact has an index.
+            model: as for `encode`, like the others.
+            version: of the model.
+            unknown_items: `error` also refuses unknown items in `allowed` and `denied`.
+        """
+        ids, clicks = columns(histories)
+        want = Recommendations(
+            k,
+            exclude_seen=exclude_seen,
+            allowed=None if allowed is None else plain(allowed, "allowed"),
+            denied=plain(denied, "denied"),
+            reasons=with_reasons,
+            exact=exact,
+        )
+        results = self.run(Query(clicks, want, model, version, unknown_items))
+        users = [_recommended_user(*pair) for pair in zip(ids, results.histories, strict=True)]
+        return Recommended(results.model, results.version, users, results.recall)
 
+    def similar(
+        self,
+        items: Iterable[ItemId],
+        k: int = 10,
+        *,
+        allowed: Iterable[ItemId] | None = None,
+        denied: Iterable[ItemId] = (),
+        model: str | None = None,
+        version: str | None = None,
+    ) -> Similar:
+        """The `k` items that are most like each item, by the cosine of their embeddings.
 
-def _items(items: Any, number: int) -> list[ItemId]:
-    """A list of plain ids; NumPy's are turned into Python's, which match those of the catalogue."""
-    if isinstance(items, np.ndarray):
-        items = items.tolist()
-    if not isinstance(items, Sequence) or isinstance(items, str):
-        kind = type(items).__name__
-        raise InvalidRequest(f"history {number} is a {kind}, not a list of ids", history=number)
-    ids: list[ItemId] = [item.item() if isinstance(item, np.generic) else item for item in items]
-    for at, item in enumerate(ids):
-        if type(item) is not str and type(item) is not int:
-            kind = type(item).__name__
-            message = f"history {number}, item {at} is a {kind}, not a string or an integer"
-            raise InvalidRequest(message, history=number, click=at)
-    return ids
-
-
-def _lists(
-    candidates: Sequence[ItemId] | Sequence[Sequence[ItemId]], n_histories: int
-) -> list[list[ItemId]]:
-    """A list of candidates for each history; histories may share one."""
-    own = [one for one in candidates if not isinstance(one, str | int | np.generic)]
-    if own and len(own) == len(candidates):
-        return [_items(one, number) for number, one in enumerate(own)]
-    return [_items(candidates, 0)] * n_histories
+        The item itself is not among them. An unknown item has none. All else is as for `recommend`.
+        """
+        wanted = plain(items, "items")
+        want = Recommendations(
+            k,
+            wanted,
+            allowed=None if allowed is None else plain(allowed, "allowed"),
+            denied=plain(denied, "denied"),
+        )
+        results = self.run(Query({ITEM_ID: []}, want, model, version))
+        found = [
+            SimilarItem(item, list(result.recommended), _scores(result))
+            for item, result in zip(wanted, results.histories, strict=True)
+        ]
+        return Similar(results.model, results.version, found)
 
 
 def _user(user_id: ItemId | None, result: Result) -> User:
@@ -214,5 +247,17 @@ def _scored_user(user_id: ItemId | None, result: Result) -> ScoredUser:
     attention = None
     if (weights := result.candidate_attention) is not None:
         attention = CandidateAttention(items, weights)
-    scores = np.empty(0, np.float32) if result.scores is None else result.scores
-    return ScoredUser(user_id, len(items), result.truncated, result.unknown, scores, attention)
+    counts = (len(items), result.truncated, result.unknown)
+    return ScoredUser(user_id, *counts, _scores(result), attention)
+
+
+def _recommended_user(user_id: ItemId | None, result: Result) -> RecommendedUser:
+    reasons = None
+    if result.reasons is not None:
+        reasons = Reasons(list(result.items), result.reasons, result.base_scores)
+    counts = (len(result.items), result.truncated, result.unknown)
+    return RecommendedUser(user_id, *counts, list(result.recommended), _scores(result), reasons)
+
+
+def _scores(result: Result) -> Floats:
+    return np.empty(0, np.float32) if result.scores is None else result.scores

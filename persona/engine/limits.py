@@ -17,6 +17,8 @@ class Limits:
     max_history_items: int = UNLIMITED  # a history, before truncation
     max_attention_values: int = UNLIMITED  # numbers in a result
     max_scores: int = UNLIMITED  # histories times candidates of a query
+    max_k: int = UNLIMITED  # recommended items a history
+    max_recommendations: int = UNLIMITED  # histories times recommended items of a query
     max_batch_tokens: int = 2048  # a run of a graph, padding included
     max_queue_tokens: int = 262_144  # waiting for one model
     trusted_keys: tuple[Path, ...] = ()  # one of which signed each artifact; without any, no matter

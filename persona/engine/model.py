@@ -3,6 +3,7 @@
 import asyncio
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 from persona.artifact import ArtifactError, open_artifact
 from persona.artifact.catalogue import open_catalogue
 from persona.artifact.format import Evaluation, EvaluationCase, GoldenPair, GraphName
-from persona.contract import ITEM_ID, Query, Results, Scores
+from persona.contract import ITEM_ID, Embeddings, Query, Recommendations, Results, Scores
 from persona.engine.answers import Answers, Work
 from persona.engine.batcher import Batcher, RunStats
 from persona.engine.clicks import ClickReader
 from persona.engine.limits import Limits
+from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
 from persona.engine.session import Input, Output, Session
+from persona.engine.steps import Chains, Computation, Step, run
 
 CASES_AT_ONCE = 16  # few, as queries of visitors are computed meanwhile
 
@@ -46,16 +49,18 @@ class Model:
         self.catalogue = catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
+        self._recommender = Recommender(self.artifact, catalogue, self._reader, limits)
         self._session = Session(self.artifact)
         self._prove()
         architecture = self.manifest.architecture
         self._warm_up(running is not None and running.manifest.architecture == architecture)
         self._batcher: Batcher[Input, Output] = Batcher(
-            self._session.prepare,
+            self._prepare,
             max_batch_tokens=limits.max_batch_tokens,
             max_queue_tokens=limits.max_queue_tokens,
             on_run=on_run,
         )
+        self._chains = Chains(self._queue, limits.max_queue_tokens)
 
     def submit(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
         """Answers a query in batches with others; to be called on the event loop.
@@ -67,21 +72,30 @@ class Model:
             InvalidRequest: a value of the query is wrong; the message says where.
             Overloaded: the queue is full.
         """
-        work = self._work(query)
+        if isinstance(query.want, Recommendations):
+            plan, tokens = self._recommender.plan(query, query.want)
+            return self._chains.start(plan, tokens, deadline_s)
+        work = self._work(query, query.want)
         return self._batcher.submit(
             work.graph, work.inputs, work.tokens, work.finish, deadline_s=deadline_s
         )
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""
-        work = self._work(query)
-        outputs: list[Any] = [None] * len(work.inputs)
-        for positions, _ in cut(work.tokens, self._limits.max_batch_tokens):
-            inputs = [work.inputs[position] for position in positions]
-            computed = self._session.run(work.graph, inputs)
+        if isinstance(query.want, Recommendations):
+            plan, _ = self._recommender.plan(query, query.want)
+            return run(plan, self._compute)
+        work = self._work(query, query.want)
+        return work.finish(self._compute(Step(work.graph, work.inputs, work.tokens)))
+
+    def _compute(self, step: Step) -> list[Any]:
+        outputs: list[Any] = [None] * len(step.inputs)
+        for positions, _ in cut(step.tokens, self._limits.max_batch_tokens):
+            inputs = [step.inputs[position] for position in positions]
+            computed = self._prepare(step.group, inputs)()
             for position, output in zip(positions, computed, strict=True):
                 outputs[position] = output
-        return work.finish(outputs)
+        return outputs
 
     def quality(self, evaluation: Evaluation) -> float:
         """How well it foresees clicks: the mean reciprocal rank of the candidates clicked, 0 to 1.
@@ -99,11 +113,24 @@ class Model:
                 reciprocal_ranks.append(0.0 if clicked == -np.inf else 1 / (1 + above))
         return float(np.mean(reciprocal_ranks))
 
-    def _work(self, query: Query) -> Work:
+    def _queue(self, step: Step, deadline_s: float, admitted: bool) -> asyncio.Future[Any]:
+        return self._batcher.submit(
+            step.group, step.inputs, step.tokens, list, deadline_s=deadline_s, admitted=admitted
+        )
+
+    def _prepare(
+        self, group: GraphName | Computation, inputs: list[Any]
+    ) -> Callable[[], Sequence[Any]]:
+        """What computes the inputs of one run."""
+        if isinstance(group, str):
+            return self._session.prepare(group, inputs)
+        return partial(group.compute, inputs)
+
+    def _work(self, query: Query, want: Embeddings | Scores) -> Work:
         histories = self._reader.read(query)
-        if isinstance(query.want, Scores):
-            return self._answers.scores(histories, query.want, query.unknown_items)
-        return self._answers.embeddings(histories, query.want)
+        if isinstance(want, Scores):
+            return self._answers.scores(histories, want, query.unknown_items)
+        return self._answers.embeddings(histories, want)
 
     def _prove(self) -> None:
         """Replays the golden pairs through every graph that gives embeddings."""

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -98,6 +99,37 @@ def test_a_run_below_popularity_is_exported_with_a_warning(
     artifact = open_artifact(run.parent / "artifacts" / "walk" / "1")
     assert artifact.manifest.metrics == {"cases": 2, "scorers": scorers}
     assert "item_slots.npy" in artifact.manifest.files  # the catalogue counts as a large one
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_item_table_is_also_written_as_parquet(export: Export, run: Path) -> None:
+    file = run.parent / "items.parquet"
+    status, output, _ = export("--name", "walk", "--item-embeddings", str(file))
+    assert status == 0
+    assert f"{file}: 4 items" in output
+    table = pq.read_table(file)
+    assert table.column_names == ["item_id", "embedding"]
+    assert table.column("item_id").to_pylist() == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1 1", "1 2"], "has other items than the clicks of"),
+        (["1 0", "1 1", "1 2", "2 2", "2 3"], "4 items need no index; from 1,000 on"),
+    ],
+    ids=["other clicks", "few items"],
+)
+def test_an_index_that_cannot_be_measured_or_is_not_needed_is_refused(
+    export: Export, run: Path, rows: list[str], message: str
+) -> None:
+    clicks = run.parent / "clicks.txt"
+    clicks.write_text("\n".join([*rows, ""]))
+    status, _, errors = export("--name", "walk", "--index", "--data", str(clicks))
+    assert status == 1
+    assert message in errors
+    assert not (run.parent / "artifacts" / "walk" / "1").exists()
 
 
 def test_a_run_that_nobody_evaluated_has_a_warning() -> None:

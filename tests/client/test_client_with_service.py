@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
 from persona.client import AsyncClient, Client, Limits
-from persona.contract import InvalidRequest, ModelNotFound
+from persona.client.options import RecommendOptions
+from persona.contract import InvalidRequest, ItemId, ModelNotFound
 from persona.engine import Engine
-from persona.results import FullAttention, PooledAttention
+from persona.results import FullAttention, PooledAttention, Recommended
 from tests.serving import running_service
 
 HISTORIES = [["item 1", "item 2"], [], ["item 3"] * 30, ["no such item", "item 4"]]
@@ -114,6 +116,61 @@ def test_an_unknown_model_is_named(client: Client) -> None:
 def test_the_models_on_offer_are_listed(client: Client) -> None:
     (model,) = client.models()
     assert (model.name, model.version, model.facts["n_items"]) == ("tiny", "1", 20)
+
+
+def recommended(answer: Recommended) -> list[Any]:
+    return [(user.items, user.scores.tolist(), user.unknown) for user in answer.users]
+
+
+def test_the_client_recommends_what_the_engine_does(client: Client, tiny_artifacts: Path) -> None:
+    engine = Engine.open(tiny_artifacts)
+    options: list[RecommendOptions] = [
+        {},
+        {"exclude_seen": True},
+        {"allowed": {"item 1", "item 7", "x"}},
+        {"denied": np.array(["item 1"])},
+    ]
+    for given in options:
+        there = client.recommend(HISTORIES, 5, **given)
+        here = engine.recommend(HISTORIES, 5, **given)
+        for left, right in zip(there.users, here.users, strict=True):
+            assert (left.items, left.unknown) == (right.items, right.unknown)
+            np.testing.assert_allclose(left.scores, right.scores, atol=1e-5)
+
+
+def test_reasons_reach_the_client(client: Client) -> None:
+    for user in client.recommend(HISTORIES, 5, with_reasons=True).users:
+        assert user.reasons is not None
+        assert user.reasons.base is not None
+        total = user.reasons.base + user.reasons.weights.sum(axis=1)
+        np.testing.assert_allclose(total, user.scores, atol=1e-4)
+
+
+def test_recommendations_in_parts_are_those_in_one_part(url: str) -> None:
+    with Client(url, limits=Limits(recommendations=5)) as one_by_one, Client(url) as together:
+        parts, whole = one_by_one.recommend(HISTORIES, 5), together.recommend(HISTORIES, 5)
+        assert recommended(parts) == recommended(whole)
+        items = [f"item {number}" for number in range(4)]
+        similar = [[one.items for one in c.similar(items, 3).items] for c in (one_by_one, together)]
+    assert similar[0] == similar[1]
+
+
+def test_an_unknown_item_of_a_filter_is_named_when_it_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="denied 1: unknown item 'x'") as caught:
+        client.recommend([[]], denied=["item 1", "x"], unknown_items="error")
+    assert (caught.value.part, caught.value.candidate) == ("denied", 1)
+
+
+async def _recommended(url: str) -> tuple[list[Any], list[ItemId]]:
+    async with AsyncClient(url) as client:
+        similar = await client.similar(["item 1"], 3)
+        return recommended(await client.recommend(HISTORIES, 5)), similar.items[0].items
+
+
+def test_the_awaiting_client_recommends_too(client: Client, url: str) -> None:
+    users, like = asyncio.run(_recommended(url))
+    assert users == recommended(client.recommend(HISTORIES, 5))
+    assert like == client.similar(["item 1"], 3).items[0].items
 
 
 async def _twenty_at_once(url: str) -> list[float]:

@@ -28,6 +28,11 @@ DOCUMENT: dict[str, Any] = create_app(Settings(artifacts=Path("nowhere"))).opena
     ("score", {
         "model", "version", "routing_key", "histories", "candidates", "attention", "unknown_items",
     }),
+    ("recommend", {
+        "model", "version", "routing_key", "histories", "k", "exclude_seen", "allowed", "denied",
+        "with_reasons", "exact", "unknown_items",
+    }),
+    ("similar", {"model", "version", "items", "k", "allowed", "denied"}),
 ])  # fmt: skip
 def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> None:
     operation = DOCUMENT["paths"][f"/v1/{verb}"]["post"]
@@ -38,7 +43,7 @@ def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> Non
 
 
 def test_every_error_is_described_in_the_shape_that_is_sent() -> None:
-    for path in ("/v1/encode", "/v1/score"):
+    for path in ("/v1/encode", "/v1/score", "/v1/recommend", "/v1/similar"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
         assert responses.keys() == {"200", "404", "413", "415", "422", "429", "500", "503", "504"}
         for status in responses.keys() - {"200"}:

@@ -1,1 +1,1 @@
-"""Persona's own JSON protocol: `/v1/encode`, `/v1/score`, `/v1/models`."""
+"""Persona's own JSON protocol: `/v1/encode`, `/v1/score` and others."""

@@ -1,4 +1,4 @@
-"""Routes that change what is served: `service/gate.py` admits operators, `service/versions` acts."""
+"""Routes that change what is served: `service/gate.py` admits operators, service/versions acts."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict

@@ -9,9 +9,24 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ItemId, Query, Scores
+from persona.contract import (
+    ITEM_ID,
+    Embeddings,
+    InvalidRequest,
+    ItemId,
+    Query,
+    Recommendations,
+    Scores,
+)
 from service.protocols.native.errors import InvalidBody, Path
-from service.protocols.native.schema import EncodeRequest, NamedHistory, QueryBody, ScoreRequest
+from service.protocols.native.schema import (
+    EncodeRequest,
+    NamedHistory,
+    QueryBody,
+    RecommendRequest,
+    ScoreRequest,
+    SimilarRequest,
+)
 from service.protocols.structure import Structure
 from service.settings import Settings
 
@@ -75,7 +90,26 @@ def has_own_lists(body: ScoreRequest) -> bool:
     return bool(body.candidates) and isinstance(body.candidates[0], list)
 
 
-def place_of(error: InvalidRequest, body: QueryBody) -> Path:
+def recommend_query(body: RecommendRequest) -> Query:
+    """The query of `POST /v1/recommend`."""
+    want = Recommendations(
+        body.k,
+        exclude_seen=body.exclude_seen,
+        allowed=body.allowed,
+        denied=body.denied,
+        reasons=body.with_reasons,
+        exact=body.exact,
+    )
+    return Query({ITEM_ID: _clicks(body)}, want, body.model, body.version, body.unknown_items)
+
+
+def similar_query(body: SimilarRequest) -> Query:
+    """The query of `POST /v1/similar`."""
+    want = Recommendations(body.k, body.items, allowed=body.allowed, denied=body.denied)
+    return Query({}, want, body.model, body.version)
+
+
+def place_of(error: InvalidRequest, body: QueryBody | SimilarRequest) -> Path:
     """Where in the body the engine's error is."""
     path: Path = ("histories" if error.part == "clicks" else error.part,)
     if isinstance(body, ScoreRequest) and error.part == "candidates":
@@ -83,7 +117,9 @@ def place_of(error: InvalidRequest, body: QueryBody) -> Path:
             return path
         own = (error.history or 0,) if has_own_lists(body) else ()
         return (*path, *own, error.candidate)
-    if error.history is None:
+    if error.candidate is not None:
+        return (*path, error.candidate)
+    if error.history is None or isinstance(body, SimilarRequest):
         return path
     items = ("items",) if isinstance(body.histories[error.history], NamedHistory) else ()
     click = () if error.click is None else (error.click,)
@@ -109,7 +145,8 @@ def _clicks(body: QueryBody) -> Sequence[Sequence[ItemId]]:
     ]
 
 
-_FIELDS = {*EncodeRequest.model_fields, *ScoreRequest.model_fields, *NamedHistory.model_fields}
+_BODIES = (EncodeRequest, ScoreRequest, RecommendRequest, SimilarRequest, NamedHistory)
+_FIELDS = {field for body in _BODIES for field in body.model_fields}
 _OUT_OF_RANGE = {"greater_than_equal", "less_than"}
 _ID = "a string or an integer"
 _EXPECTED: dict[tuple[str | type[int], ...], str] = {
@@ -127,6 +164,13 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("candidates",): "a list of item ids or a list of such lists",
     ("candidates", int): _ID,
     ("candidates", int, int): _ID,
+    ("items",): "a list of item ids",
+    ("items", int): _ID,
+    ("allowed",): "a list of item ids",
+    ("allowed", int): _ID,
+    ("denied",): "a list of item ids",
+    ("denied", int): _ID,
+    ("k",): "an integer of at least 1",
 }
 
 
@@ -160,11 +204,14 @@ def _message(path: Path, kind: str, detail: Any) -> str:
         what = "is missing" if kind == "missing" else "is not known"
         return f"{_in_words(path[:-1])}field '{_short(path[-1])}' {what}"
     expected = _EXPECTED.get(tuple(int if isinstance(part, int) else part for part in path))
-    if kind in _OUT_OF_RANGE:
+    if kind in _OUT_OF_RANGE and path != ("k",):
         expected = "an integer of at most 64 bits"
     if expected is None:
         expected = detail.get("ctx", {}).get("expected", "true or false")
     return f"{_in_words(path)}expected {expected}, got {_value(detail['input'])}"
+
+
+SINGULAR = {"candidates": "candidate", "items": "item"}
 
 
 def _in_words(path: Path) -> str:
@@ -172,8 +219,8 @@ def _in_words(path: Path) -> str:
     match path:
         case ("candidates", int(number), int(candidate)):
             return f"candidates of history {number}, candidate {candidate}: "
-        case ("candidates", int(number)):
-            return f"candidate {number}: "
+        case (("candidates" | "items" | "allowed" | "denied") as part, int(number)):
+            return f"{SINGULAR.get(part, part)} {number}: "
         case ("histories", int(number), int(item)) | ("histories", int(number), "items", int(item)):
             return f"history {number}, item {item}: "
         case ("histories", int(number)):

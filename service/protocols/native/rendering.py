@@ -1,8 +1,9 @@
 """Renders results as the bytes of a response."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from service.protocols.native.schema import (
     ModelObject,
     NamedHistory,
     QueryBody,
+    RecommendRequest,
     ScoreRequest,
+    SimilarRequest,
 )
 
 Fields = dict[str, Any]
@@ -45,7 +48,35 @@ def render_scored(body: ScoreRequest, results: Results) -> bytes:
     return _render(body, results, add)
 
 
-def _render(body: QueryBody, results: Results, add: Callable[[Fields, Result], None]) -> bytes:
+def render_recommended(body: RecommendRequest, results: Results) -> bytes:
+    """The response of `POST /v1/recommend`."""
+
+    def add(user: Fields, result: Result) -> None:
+        user |= {"items": result.recommended, "scores": result.scores}
+        if (weights := result.reasons) is not None:
+            contiguous = np.ascontiguousarray(weights)
+            base = result.base_scores
+            user["reasons"] = {"items": result.items, "weights": contiguous, "base": base}
+
+    return _render(body, results, add, {"recall": results.recall})
+
+
+def render_similar(body: SimilarRequest, results: Results) -> bytes:
+    """The response of `POST /v1/similar`."""
+    items = [
+        {"item": item, "items": result.recommended, "scores": result.scores}
+        for item, result in zip(body.items, results.histories, strict=True)
+    ]
+    answer = {"model": results.model, "version": results.version, "items": items}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _render(
+    body: QueryBody,
+    results: Results,
+    add: Callable[[Fields, Result], None],
+    facts: Mapping[str, object] = MappingProxyType({}),
+) -> bytes:
     users = []
     for history, result in zip(body.histories, results.histories, strict=True):
         user: Fields = {
@@ -56,7 +87,7 @@ def _render(body: QueryBody, results: Results, add: Callable[[Fields, Result], N
         }
         add(user, result)
         users.append(user)
-    answer = {"model": results.model, "version": results.version, "users": users}
+    answer = {"model": results.model, "version": results.version, **facts, "users": users}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -17,10 +17,18 @@ from service.protocols.native.parsing import (
     encode_query,
     parse,
     place_of,
+    recommend_query,
     score_query,
+    similar_query,
     structure_of,
 )
-from service.protocols.native.rendering import model_object, render_encoded, render_scored
+from service.protocols.native.rendering import (
+    model_object,
+    render_encoded,
+    render_recommended,
+    render_scored,
+    render_similar,
+)
 from service.protocols.native.schema import (
     EncodeRequest,
     EncodeResponse,
@@ -28,13 +36,17 @@ from service.protocols.native.schema import (
     ModelCard,
     Models,
     QueryBody,
+    RecommendRequest,
+    RecommendResponse,
     ScoreRequest,
     ScoreResponse,
+    SimilarRequest,
+    SimilarResponse,
 )
 from service.protocols.structure import SMALL_BYTES
 from service.visit import mark
 
-Body = TypeVar("Body", bound=QueryBody)
+Body = TypeVar("Body", bound=QueryBody | SimilarRequest)
 
 
 class QueryVerb(Generic[Body]):
@@ -73,6 +85,8 @@ class QueryVerb(Generic[Body]):
 VERBS: dict[str, QueryVerb[Any]] = {
     "/v1/encode": QueryVerb(EncodeRequest, encode_query, render_encoded),
     "/v1/score": QueryVerb(ScoreRequest, score_query, render_scored),
+    "/v1/recommend": QueryVerb(RecommendRequest, recommend_query, render_recommended),
+    "/v1/similar": QueryVerb(SimilarRequest, similar_query, render_similar),
 }
 
 
@@ -96,6 +110,16 @@ def encode(body: EncodeRequest) -> None:
 @posted.post("/score", response_model=ScoreResponse, responses=_QUERY_ERRORS)
 def score(body: ScoreRequest) -> None:
     """Scores of candidate items for histories."""
+
+
+@posted.post("/recommend", response_model=RecommendResponse, responses=_QUERY_ERRORS)
+def recommend(body: RecommendRequest) -> None:
+    """The best items for histories, and how much each click speaks for each."""
+
+
+@posted.post("/similar", response_model=SimilarResponse, responses=_QUERY_ERRORS)
+def similar(body: SimilarRequest) -> None:
+    """The items that are most like each of some items."""
 
 
 @plain.get("/models", responses=_errors(503))

@@ -86,6 +86,36 @@ class ScoreRequest(QueryBody):
     ] = False
 
 
+class _Filters(BaseModel):
+    """How many items are wanted, and which."""
+
+    k: Annotated[int, Field(ge=1, description="how many items; all where there are fewer")] = 10
+    allowed: Annotated[
+        Items | None, Field(description="recommend only these; default: the whole catalogue")
+    ] = None
+    denied: Annotated[Items, Field(description="never recommend these")] = []
+
+
+class RecommendRequest(QueryBody, _Filters):
+    """Histories to recommend items for."""
+
+    exclude_seen: Annotated[bool, Field(description="leave out the items of the history")] = False
+    with_reasons: Annotated[
+        bool, Field(description="also return how much each click speaks for each item")
+    ] = False
+    exact: Annotated[
+        bool, Field(description="search all items, even where the model has an index")
+    ] = False
+
+
+class SimilarRequest(_Strict, _Filters):
+    """Items whose like are wanted."""
+
+    model: ModelName = None
+    version: Annotated[str | None, Field(description="default: the newest")] = None
+    items: Items
+
+
 class PooledAttention(BaseModel):
     """The weights that the embedding is read from: `start[h] + sum(weights[h]) = 1`."""
 
@@ -145,6 +175,55 @@ class ScoreResponse(BaseModel):
     model: str
     version: str
     users: list[ScoredUser]
+
+
+class Reasons(BaseModel):
+    """How much each used click speaks for each recommended item: (N, used)."""
+
+    items: list[Id]  # the used clicks, oldest to newest
+    weights: list[list[float]]
+    base: Annotated[
+        list[float] | None,
+        Field(
+            description="scores of an empty history: base + sum of weights = score; "
+            "null where the weights are shares of attention, which sum to 1"
+        ),
+    ]
+
+
+class RecommendedUser(_User):
+    """One history's recommended items, the best first."""
+
+    items: list[Id]
+    scores: list[float]
+    reasons: Reasons | None = None
+
+
+class RecommendResponse(BaseModel):
+    """A result for each history, in the request's order."""
+
+    model: str
+    version: str
+    recall: Annotated[
+        float | None, Field(description="at 100, of the index that was searched; null: exact")
+    ]
+    users: list[RecommendedUser]
+
+
+class SimilarItem(BaseModel):
+    """The items that are most like one item; none where it is unknown."""
+
+    item: Id
+    items: list[Id]
+    scores: Annotated[list[float], Field(description="cosines of the item embeddings")]
+
+
+class SimilarResponse(BaseModel):
+    """A result for each item, in the request's order."""
+
+    model: str
+    version: str
+    items: list[SimilarItem]
 
 
 class ModelCard(BaseModel):

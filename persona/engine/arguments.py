@@ -1,0 +1,71 @@
+"""Reads what Python callers give: lists, arrays and mappings of ids, with errors that say where."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from persona.contract import ITEM_ID, InvalidRequest, ItemId
+from persona.results import History
+
+
+def columns(
+    histories: Iterable[History],
+) -> tuple[list[ItemId | None], dict[str, list[list[ItemId]]]]:
+    """The ids of histories, and their clicks as columns."""
+    ids: list[Any] = []
+    clicks: list[list[ItemId]] = []
+    for number, history in enumerate(histories):
+        items: Any = history
+        if isinstance(history, Mapping):
+            ids.append(history.get("id"))
+            items = history.get("items")
+        else:
+            ids.append(None)
+        clicks.append(_items(items, number))
+    return ids, {ITEM_ID: clicks}
+
+
+def _items(items: Any, number: int) -> list[ItemId]:
+    """A list of plain ids; NumPy's are turned into Python's, which match those of the catalogue."""
+    if isinstance(items, np.ndarray):
+        items = items.tolist()
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        kind = type(items).__name__
+        raise InvalidRequest(f"history {number} is a {kind}, not a list of ids", history=number)
+    ids = _python(items)
+    if (at := _wrong(ids)) is not None:
+        kind = type(ids[at]).__name__
+        message = f"history {number}, item {at} is a {kind}, not a string or an integer"
+        raise InvalidRequest(message, history=number, click=at)
+    return ids
+
+
+def plain(items: Iterable[ItemId], part: str) -> list[ItemId]:
+    """The ids of a list that all histories share."""
+    ids = _python(items)
+    if (at := _wrong(ids)) is not None:
+        kind = type(ids[at]).__name__
+        message = f"{part} {at} is a {kind}, not a string or an integer"
+        raise InvalidRequest(message, part, candidate=at)
+    return ids
+
+
+def _python(items: Iterable[Any]) -> list[ItemId]:
+    return [item.item() if isinstance(item, np.generic) else item for item in items]
+
+
+def _wrong(ids: Sequence[Any]) -> int | None:
+    """The place of the first id that is none."""
+    kinds = (type(item) is str or type(item) is int for item in ids)
+    return next((at for at, right in enumerate(kinds) if not right), None)
+
+
+def lists(
+    candidates: Sequence[ItemId] | Sequence[Sequence[ItemId]], n_histories: int
+) -> list[list[ItemId]]:
+    """A list of candidates for each history; histories may share one."""
+    own = [one for one in candidates if not isinstance(one, str | int | np.generic)]
+    if own and len(own) == len(candidates):
+        return [_items(one, number) for number, one in enumerate(own)]
+    return [_items(candidates, 0)] * n_histories
