@@ -33,7 +33,7 @@ class Model:
         """
         self.artifact = open_artifact(folder)
         self.manifest = self.artifact.manifest
-        self._limits = limits
+        self._limits, self._on_run = limits, on_run
         catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
@@ -66,9 +66,11 @@ class Model:
         """Answers a query in the calling thread; raises as `submit`."""
         work = self._work(query)
         outputs: list[Any] = [None] * len(work.inputs)
-        for positions, _ in cut(work.tokens, self._limits.max_batch_tokens):
+        for positions, tokens in cut(work.tokens, self._limits.max_batch_tokens):
             inputs = [work.inputs[position] for position in positions]
             computed = self._session.run(work.graph, inputs)
+            padded = len(positions) * max(work.tokens[position] for position in positions)
+            self._on_run(RunStats(len(positions), tokens, padded, 0))
             for position, output in zip(positions, computed, strict=True):
                 outputs[position] = output
         return work.finish(outputs)

@@ -72,7 +72,7 @@ def assemble(journal: Journal, target: Target, summary: Mapping[str, Any]) -> No
             sync(final.parent)
 
 
-def _written(path: Path, write: Callable[[BinaryIO], None]) -> Path:
+def _written(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     with path.open("wb") as file:
         write(file)
         file.flush()
@@ -93,7 +93,7 @@ def _rejects(folders: Sequence[Path], path: Path) -> Path:
 
 def _summary(summary: Mapping[str, Any], path: Path) -> Path:
     content = json.dumps(summary, indent=1).encode() + b"\n"
-    return _written(path, lambda file: file.write(content) and None)
+    return _written(path, lambda file: file.write(content))
 
 
 def _folder(folders: Sequence[Path], output: Format, joined: Path) -> Path:

@@ -3,7 +3,7 @@
 import csv
 import io
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -20,12 +20,14 @@ EMBEDDING = "embedding"
 class Format(Protocol):
     """Writes tables of scored rows."""
 
-    suffixes: Sequence[str]  # of the files; the first has the embeddings
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the files; the first has the embeddings."""
 
     def files(self, table: pa.Table) -> dict[str, bytes]:
         """The contents of the files, by suffix."""
 
-    def join(self, suffix: str, parts: Sequence[Path], file: BinaryIO) -> None:
+    def join(self, suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """Writes what the files of all parts hold, at least one, a part at a time."""
 
 
@@ -40,7 +42,7 @@ class Parquet:
         self._write(content, table.schema, [table])
         return {".parquet": content.getvalue()}
 
-    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO) -> None:
+    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """As in `Format`."""
         self._write(file, pq.read_schema(parts[0]), map(pq.read_table, parts))
 
@@ -61,7 +63,7 @@ class Jsonl:
         """As in `Format`."""
         return {".jsonl": b"".join(map(_line, _rows(table)))}
 
-    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO) -> None:
+    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """As in `Format`."""
         copy(parts, file)
 
@@ -79,7 +81,7 @@ class Csv:
         writer.writerows(map(_field, row.values()) for row in _rows(table))
         return {".csv": text.getvalue().encode()}
 
-    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO) -> None:
+    def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """As in `Format`; all parts have the same header."""
         copy(parts[:1], file)
         for path in parts[1:]:
@@ -100,7 +102,7 @@ class Npy:
         others = table.drop_columns(EMBEDDING)
         return {".npy": content.getvalue(), ".ids.jsonl": b"".join(map(_line, _rows(others)))}
 
-    def join(self, suffix: str, parts: Sequence[Path], file: BinaryIO) -> None:
+    def join(self, suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """As in `Format`."""
         if suffix != ".npy":
             copy(parts, file)
@@ -109,8 +111,7 @@ class Npy:
         header = np.lib.format.header_data_from_array_1_0(first)
         shape = (length, *first.shape[1:])
         np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-        for part in parts:
-            file.write(np.load(part).tobytes())
+        file.writelines(np.load(part).tobytes() for part in parts)
 
 
 FORMATS: Mapping[FormatName, Format] = {

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from persona.contract import ItemId
-from persona.tables import Batch, Reject, Table
+from persona.tables import Batch, Reject
+from persona.tables.table import Table
 
 PART_ROWS = 20_000
 PART_CLICKS = 500_000  # about 30 MB of ids in memory
@@ -54,9 +55,7 @@ class Part:
         return end
 
 
-def parts(
-    table: Table, max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS
-) -> Iterator[Part]:
+def parts(table: Table, max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS) -> Iterator[Part]:
     """The parts of a table, at least one; those with long histories have fewer rows."""
     file = table.files[0] if len(table.files) == 1 else ""
     part = Part(0, file)

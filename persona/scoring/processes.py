@@ -40,7 +40,7 @@ class ProcessScorer:
         self._workers = [_Worker() for _ in range(self._size)]
         for worker in self._workers:
             worker.send((self._artifact, plan))
-        facts = [worker.receive() for worker in self._workers][0]
+        facts, *_ = [worker.receive() for worker in self._workers]
         if isinstance(facts, Exception):
             raise facts
         for worker in self._workers * PARTS_PER_WORKER:
@@ -73,21 +73,23 @@ class _Worker:
     """A process of `persona.scoring.worker`."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  # our own program
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "persona.scoring.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for this process, which ends its workers
         )
+        self._input: Any = self._process.stdin
+        self._output: Any = self._process.stdout
         self._sending, self._receiving = threading.Lock(), threading.Lock()
 
     def send(self, message: Any) -> None:
         """Sends something to the worker; several threads may do so."""
         with self._sending:
             try:
-                pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
-                self._process.stdin.flush()
+                pickle.dump(message, self._input, pickle.HIGHEST_PROTOCOL)
+                self._input.flush()
             except BrokenPipeError:
                 raise self._ended() from None
 
@@ -95,7 +97,7 @@ class _Worker:
         """What the worker sends next."""
         with self._receiving:
             try:
-                return pickle.load(self._process.stdout)  # noqa: S301  # from our own program
+                return pickle.load(self._output)  # noqa: S301  # from our own program
             except (EOFError, pickle.UnpicklingError):
                 raise self._ended() from None
 

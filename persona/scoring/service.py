@@ -48,7 +48,8 @@ class ServiceScorer:
             transport: as of `Client`.
             options: as of `Client`; its retries are not used.
         """
-        self._client = Client(url, transport=transport, **{**options, "attempts": 1})
+        options["attempts"] = 1
+        self._client = Client(url, transport=transport, **options)
         self._window = Window(concurrency, patience_s)
         self._parts = ThreadPoolExecutor(self.at_once, "score-part")
         self._requests = ThreadPoolExecutor(concurrency, "score-request")

@@ -19,7 +19,8 @@ from persona.scoring.errors import FileError, RunChanged, ScoringError, TooManyR
 from persona.scoring.journal import Journal, journal_in
 from persona.scoring.parts import PART_ROWS, Part, parts
 from persona.scoring.scorer import Counts, FormatName, ModelFacts, Plan, ScoredPart, Scorer
-from persona.tables import Table, TableOptions, open_table
+from persona.tables import TableOptions, open_table
+from persona.tables.table import Table
 
 Progress = Callable[[int, float], None]
 READER_MEMORY = "150MB"
@@ -144,7 +145,7 @@ def score_file(
             waiting = _waiting(parts(table, part_rows), journal)
             for part in _scored(scorer, waiting):
                 journal.commit(part)
-                tally.add(part.counts, table.fraction_read)
+                tally.add(part.counts, table)
             assemble(journal, place, {**run, "counts": asdict(tally.counts)})
             journal.remove()
     return ScoreReport(tally.counts, tally.resumed_rows, time.monotonic() - started, facts)
@@ -160,14 +161,15 @@ class _Tally:
         self.resumed_rows = self.counts.rows
         self._limit, self._progress = limit, progress
 
-    def add(self, counts: Counts, fraction: float) -> None:
+    def add(self, counts: Counts, table: Table) -> None:
         """Counts a part.
 
         Raises:
             TooManyRejects: more rows are rejected than allowed.
         """
         self.counts += counts
-        self._progress(self.counts.rows, fraction)
+        rows = self.counts.rows
+        self._progress(rows, min(1.0, rows / table.rows) if table.rows else table.fraction_read)
         self._limit.check(self.counts)
 
 
