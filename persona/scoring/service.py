@@ -36,6 +36,7 @@ class ServiceScorer:
         *,
         concurrency: int = 64,
         patience_s: float = 300.0,
+        notice: Callable[[str], None] = lambda _: None,
         transport: httpx.BaseTransport | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -45,12 +46,13 @@ class ServiceScorer:
             url: of the service.
             concurrency: requests at a time, at most.
             patience_s: how long no request may succeed before the scoring ends.
+            notice: is told when requests fail and are tried again.
             transport: as of `Client`.
             options: as of `Client`; its retries are not used.
         """
         options["attempts"] = 1
         self._client = Client(url, transport=transport, **options)
-        self._window = Window(concurrency, patience_s)
+        self._window = Window(concurrency, patience_s, notice)
         self._parts = ThreadPoolExecutor(self.at_once, "score-part")
         self._requests = ThreadPoolExecutor(concurrency, "score-request")
 
@@ -67,10 +69,10 @@ class ServiceScorer:
         )
 
     def close(self) -> None:
-        """As in `Scorer`; what is under way is awaited."""
+        """As in `Scorer`."""
         self._window.close()
-        self._parts.shutdown(cancel_futures=True)
-        self._requests.shutdown(cancel_futures=True)
+        self._parts.shutdown(wait=False, cancel_futures=True)
+        self._requests.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:

@@ -5,6 +5,7 @@ Additive increase, multiplicative decrease: what TCP does (Chiu and Jain, 1989).
 
 import threading
 import time
+from collections.abc import Callable
 
 from persona.contract import DeadlineExceeded, PersonaError
 
@@ -20,9 +21,9 @@ class Closed(Exception):
 class Window:
     """The requests of several threads to one service."""
 
-    def __init__(self, largest: int, patience_s: float) -> None:
+    def __init__(self, largest: int, patience_s: float, notice: Callable[[str], None]) -> None:
         """At most `largest` requests at a time; they may fail for `patience_s` seconds in a row."""
-        self._largest, self._patience_s = largest, patience_s
+        self._largest, self._patience_s, self._notice = largest, patience_s, notice
         self._size = float(min(FIRST_SIZE, largest))
         self._under_way = 0
         self._failures = self._missed_deadlines = 0  # in a row
@@ -61,10 +62,11 @@ class Window:
         with self._changed:
             self._leave()
             now = time.monotonic()
-            if sent >= self._halved_at:  # others that failed were sent before, at the old size
+            self._missed_deadlines += isinstance(error, DeadlineExceeded)
+            is_first = sent >= self._halved_at  # others were sent before it, at the old size
+            if is_first:
                 self._size, self._halved_at = max(1.0, self._size / 2), now
                 self._failures += 1
-            self._missed_deadlines += isinstance(error, DeadlineExceeded)
             pause_s = error.retry_after_s
             if pause_s is None:
                 pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10))
@@ -72,6 +74,8 @@ class Window:
             overdue = self._opens_at - self._answered_at > self._patience_s
             if overdue or self._missed_deadlines >= MAX_MISSED_DEADLINES:
                 raise error
+        if is_first:
+            self._notice(f"{error}; trying again in {pause_s:.1f} s")
 
     def close(self) -> None:
         """Sends no more requests."""
