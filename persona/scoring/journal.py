@@ -82,6 +82,7 @@ def journal_in(folder: Path, run: Run, *, restart: bool = False) -> Iterator[Jou
         RunChanged: the folder belongs to another run.
         FileError: another process works in the folder, or it cannot be written.
     """
+    run = json.loads(json.dumps(run))  # tuples become lists, as in the file
     with disk(folder):
         folder.mkdir(exist_ok=True)
         lock = (folder / LOCK).open("wb")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class ProcessScorer:
         for worker in self._workers:
             worker.end()
         self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
     def _exchange(self, part: Part) -> ScoredPart | Exception:
         """Sends a part to a worker, and waits for the next one that it has scored."""
@@ -105,6 +108,12 @@ class _Worker:
         """Ends the worker at once."""
         self._process.kill()
         self._process.wait()
+
+    def close(self) -> None:
+        """Closes the pipes to a worker that has ended, when no thread uses them any more."""
+        for pipe in (self._input, self._output):
+            with suppress(BrokenPipeError):
+                pipe.close()
 
     def _ended(self) -> WorkerEnded:
         status = self._process.wait()
