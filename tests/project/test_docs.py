@@ -92,7 +92,7 @@ def pointed_at(text: str, address: str) -> str:
     """The text with the tests' service in place of the one on port 8000."""
     text = re.sub(r"http://(127\.0\.0\.1|localhost):8000", address, text)
     text = re.sub(r"\b((?:Async)?Client)\((?=\)|\w+=)", rf'\1("{address}", ', text)
-    return re.sub(r"persona score (?!.*--(url|artifacts))", f"persona score --url {address} ", text)
+    return re.sub(r"persona score (?!.*--(url|artifact))", f"persona score --url {address} ", text)
 
 
 def as_script(page: Path, address: str, desk: Path) -> str:

@@ -62,9 +62,8 @@ def test_an_error_of_the_model_comes_as_it_is(tiny_artifacts: Path, source: Path
 
 
 def test_a_cluster_that_is_not_there_is_named(tiny_artifacts: Path, source: Path) -> None:
-    scorer = on_ray(tiny_artifacts, "127.0.0.1:9")
-    with pytest.raises(WorkerEnded, match="no Ray cluster at '127.0.0.1:9'"):
-        score_file(source, source.with_name("out.csv"), scorer)
+    with pytest.raises(WorkerEnded, match="no Ray cluster at 'auto'"):
+        score_file(source, source.with_name("out.csv"), on_ray(tiny_artifacts, "auto"))
 
 
 @pytest.fixture
