@@ -17,6 +17,7 @@ from bench.pooling import pooling
 from bench.quality import ml1m, msnbc_training, wikispeedia
 from bench.reading import reading
 from bench.rectools import rectools
+from bench.scoring import scoring
 from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -27,6 +28,7 @@ app.command()(news)
 app.command()(attention)
 app.command()(pooling)
 app.command()(reading)
+app.command()(scoring)
 for serving in (online, ceiling, latency, ladder, batch, pooled, memory, curves, house):
     app.command()(serving)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
