@@ -15,7 +15,7 @@ from persona.tables import Batch, Reject
 from persona.tables.table import BATCH_ROWS, Table
 
 PART_ROWS = 20_000
-PART_CLICKS = 500_000  # about 30 MB of ids in memory
+PART_CLICKS = 200_000  # about 30 MB of ids in memory
 
 
 @dataclass(eq=False)
