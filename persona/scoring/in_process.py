@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persona.artifact import find_artifacts
-from persona.artifact.format import MANIFEST, checksum
 from persona.contract import ItemId, ModelNotFound, PersonaError
 from persona.engine import Engine
 from persona.engine.batcher import RunStats
@@ -30,9 +29,9 @@ class EngineScorer:
         flush_subnormals()
         self._engine = Engine.open(_chosen(Path(folder), plan.model), on_run=self._count)
         model = self._engine.registry.find(plan.model, plan.version)
-        manifest, path = model.manifest, model.artifact.folder / MANIFEST
+        manifest = model.manifest
         self.facts = ModelFacts(
-            manifest.name, manifest.version, checksum(path).sha256, manifest.architecture.width
+            manifest.name, manifest.version, model.artifact.checksum, manifest.architecture.width
         )
 
     def score(self, part: Part) -> ScoredPart | Exception:

@@ -119,6 +119,7 @@ async def models(request: Request) -> Models:
     for model in service.engine().registry.models:
         manifest = model.manifest
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
+        facts["checksum"] = model.artifact.checksum
         facts["width"] = manifest.architecture.width
         facts["max_length"] = manifest.architecture.max_length
         cards.append(ModelCard.model_validate(facts))

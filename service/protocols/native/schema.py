@@ -145,6 +145,7 @@ class ModelCard(BaseModel):
 
     name: str
     version: str
+    checksum: str  # SHA-256 of the artifact's manifest
     description: str
     licence: str
     created: str
