@@ -38,7 +38,7 @@ def client(tiny_artifacts: Path) -> Iterator[httpx.Client]:
         (CHUNKED + b"0\r\n", b"X: 1\r\n", 408),
         (request(VALID), b"\r\n", 200),
     ],
-    ids=["method", "empty lines", "headers", "header", "body", "chunks", "chunk", "trailers", "idle"],
+    ids="method,empty lines,headers,header,body,chunks,chunk,trailers,idle".split(","),
 )  # fmt: skip
 def test_a_client_that_sends_drop_by_drop_is_cut_off(
     client: httpx.Client, start: bytes, drop: bytes, status: int
