@@ -22,6 +22,7 @@ from bench.reading import reading
 from bench.recommend import reasons, recommend
 from bench.rectools import rectools
 from bench.reload import reload
+from bench.scoring import scoring
 from bench.secured import secured
 from bench.tree import tests, tree
 
@@ -36,6 +37,7 @@ app.command()(pooling)
 app.command()(reasons)
 app.command()(schemathesis)
 app.command()(reading)
+app.command()(scoring)
 for serving in (
     online,
     ceiling,

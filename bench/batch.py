@@ -35,12 +35,12 @@ Rounds = Annotated[int, typer.Option(help="Rounds; medians count.", min=1)]
 Seconds = Annotated[float, typer.Option(help="Of each measurement.", min=0.1)]
 
 
-def batches(mix: Mixed, n: int = BATCHES, size: int = BATCH) -> list[Rows]:
+def batches(mix: Mixed, n: int = BATCHES, size: int = BATCH, seed: int = 0) -> list[Rows]:
     """Batches of histories of a mix, `size` each."""
     if mix != "mixed":
-        rows = loads.histories(mix, n * size)  # type: ignore[arg-type]  # one of them
+        rows = loads.histories(mix, n * size, seed)  # type: ignore[arg-type]  # one of them
     else:
-        halves = [loads.histories(half, n * size // 2) for half in ("news", "films")]
+        halves = [loads.histories(half, n * size // 2, seed) for half in ("news", "films")]
         rows = [history for pair in zip(*halves, strict=True) for history in pair]
     return [rows[at : at + size] for at in range(0, n * size, size)]
 

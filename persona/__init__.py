@@ -2,7 +2,7 @@
 
     Client, AsyncClient   ask a service over HTTP
     Engine                computes in this process; needs the extra `engine`
-    score_file            scores a whole file with any of them
+    score_file            scores a whole file, through a service, in processes or on Ray
 
 A name is imported when it is first used, so that each needs only its own dependencies.
 """

@@ -1,13 +1,11 @@
 """`python -m tests.ranges`: the oldest and the newest packages that pyproject.toml allows work.
 
 For each end of the ranges, the wheel is installed with its extras `serve` and `files` into an empty
-environment. There `persona score` starts the service on the shipped artifacts and scores a file:
-this runs the command line, client, service, engine and the reading and writing of files. Ranges of
-`train` and `dev` are not tried: they are narrow, and the whole test suite runs on their locked
-versions.
+environment. There `persona score` scores a file with the shipped artifacts: this runs the command
+line, the engine, and the reading and writing of files. Ranges of `train` and `dev` are not tried:
+they are narrow, and the whole test suite runs on their locked versions.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,8 +28,6 @@ def works(end: str, resolution: str) -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         install(folder / "venv", resolution)
-        (folder / "app").mkdir()
-        (folder / "app/service").symlink_to(ROOT / "service")  # the wheel does not hold it
         done = score(folder)
         print(f"ranges: {end} packages: {'passed' if done else 'FAILED'}", flush=True)
         return done
@@ -49,11 +45,10 @@ def install(venv: Path, resolution: str) -> None:
 def score(folder: Path) -> bool:
     users, embeddings = folder / "users.jsonl", folder / "embeddings.parquet"
     users.write_text(USERS)
-    options = ["--artifacts", ROOT / "artifacts", "--input", users, "--output", embeddings]
+    options = ["--artifact", ROOT / "artifacts", "--input", users, "--output", embeddings]
     done = subprocess.run(
         [folder / "venv/bin/persona", "score", *map(str, options)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder / "app")},
         stdin=subprocess.DEVNULL,
         timeout=100,
         check=False,

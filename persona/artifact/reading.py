@@ -47,6 +47,11 @@ class Artifact:
     golden: Golden
 
     @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the manifest, which has the checksums of all other files."""
+        return checksum(self.folder / MANIFEST).sha256
+
+    @cached_property
     def item_ids(self) -> list[ItemId]:
         """The catalogue: item_ids[i] belongs to row i. Read when first asked for.
 

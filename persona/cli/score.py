@@ -1,47 +1,61 @@
 """`persona score`: the user embeddings of a whole file of histories."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from persona.cli.columns import reads_tables
+from persona.cli.progress import progress_on, resumable
+from persona.tables.options import TableFormat, TableOptions
 
 if TYPE_CHECKING:
     from persona.scoring import Scorer, ScoreReport
 
+TOO_MANY_REJECTS, RUN_CHANGED = 3, 4  # exit statuses
 
+
+@reads_tables
 def score(
     *,
     source: Annotated[
-        Path, typer.Option("--input", help="Table of histories: .parquet, .csv or .jsonl.")
+        str,
+        typer.Option("--input", help="Histories or clicks: a file, folder, glob or URL."),
     ],
-    target: Annotated[Path, typer.Option("--output", help="Embeddings: .parquet, .csv or .jsonl.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--output", help="Ends with .parquet, .jsonl, .csv or .npy, or is a folder of parts."
+        ),
+    ],
+    table: TableOptions,
     url: Annotated[
         str | None,
         typer.Option(help="Address of a running service.  [default: http://127.0.0.1:8000]"),
     ] = None,
-    artifacts: Annotated[
+    artifact: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --url: score in this process, with the models in this folder of "
-            "NAME/VERSION folders."
+            help="Instead of --url: score on this machine, a process a core, with the model in "
+            "this folder: of NAME/VERSION folders, of one model, or of one version."
         ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="With --artifact: score on the Ray cluster at this address; `local` starts one."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --artifact.  [default: one a core]")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name of the model.  [default: the default model]")
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="Version of the model.  [default: the newest]")
-    ] = None,
-    rejects: Annotated[
-        Path | None, typer.Option(help="Rejected rows, JSONL.  [default: OUTPUT.rejects.jsonl]")
-    ] = None,
-    history_column: Annotated[str, typer.Option(help="Column with the clicks.")] = "history",
-    id_column: Annotated[
-        str | None, typer.Option(help="Column with the users' ids.  [default: id, if it exists]")
     ] = None,
     unknown_items: Annotated[
         Literal["token", "drop", "error"],
@@ -50,75 +64,113 @@ def score(
             "drop: leave the click out; error: reject the row."
         ),
     ] = "token",
+    format: Annotated[  # noqa: A002  # the name of the option
+        TableFormat | None, typer.Option("--format", help="Of the input.  [detected]")
+    ] = None,
+    output_format: Annotated[
+        Literal["parquet", "jsonl", "csv", "npy"] | None,
+        typer.Option(help="Of the output.  [default: by its name; parquet in a folder]"),
+    ] = None,
+    float16: Annotated[bool, typer.Option("--float16", help="Write float16 numbers.")] = False,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to pass through; may be repeated.")
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Rejected rows, JSONL.  [default: OUTPUT.rejects.jsonl]")
+    ] = None,
+    max_rejects: Annotated[
+        str | None, typer.Option(help="Stop when more rows are rejected: 100, or 1%.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget an earlier run that did not end.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Scores a whole file: a user embedding for every row.
 
-    Each row of the input is one user. The column **history** lists the clicked items, oldest to
-    newest (in CSV as a JSON list: `"[""frontpage"", ""news""]"`); a column **id** is optional.
-    If each row of your table is one click, first run `persona data convert CLICKS USERS`.
+    Each row of the input is one user with a list of items, or one click. The output has a row a
+    user, in the order of the input. A row that cannot be scored goes to the rejects file, with its
+    number and the reason.
 
-    The output has the columns row (of the input, from 0), id, embedding, used, truncated and
-    unknown, in the order of the input. A row that cannot be scored goes to the rejects file, with
-    its number and the reason. Every row is in exactly one of the two files. Both files appear at
-    the end, complete, or not at all.
+    A run that was ended, even by SIGKILL, goes on when the same command is given again, and gives
+    the same bytes. Until its end, what is finished lies in the folder OUTPUT.work.
 
-        persona score --artifacts artifacts --input users.parquet --output embeddings.parquet
+    Exit status: 0 all is written; 1 it failed, and the same command goes on; 2 wrong options;
+    3 too many rows were rejected, or all; 4 the input, the model or an option is another one than
+    that of the run to go on with.
+
+        persona score --artifact artifacts/news --input users.parquet --output embeddings.parquet
     """
-    from persona.scoring import Columns, score_file
+    from persona.scoring import RunChanged, TooManyRejects, score_file
 
-    if url is not None and artifacts is not None:
-        raise typer.BadParameter("give --url or --artifacts, not both")
-    rejects = rejects or target.with_name(f"{target.name}.rejects.jsonl")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with _scorer(url, artifacts, console) as scorer, _progress_bar(console) as bar:
-        task = bar.add_task("", total=1.0, rows=0)
-        report = score_file(
-            source,
-            target,
-            rejects,
-            scorer,
-            model=model,
-            version=version,
-            unknown_items=unknown_items,
-            columns=Columns(history_column, id_column),
-            progress=lambda rows, part: bar.update(task, completed=part, rows=rows),
-        )
-    _print_summary(report, target, rejects, console)
+    scorer = _scorer(url, artifact, ray, workers, console)
+    with resumable(console), progress_on(console) as progress:
+        try:
+            report = score_file(
+                source,
+                target,
+                scorer,
+                columns=replace(table, format=format, columns=tuple(keep or ())),
+                output_format=output_format,
+                rejects=rejects,
+                model=model,
+                version=version,
+                unknown_items=unknown_items,
+                float16=float16,
+                max_rejects=max_rejects,
+                restart=restart,
+                progress=progress,
+            )
+        except (RunChanged, TooManyRejects) as error:
+            console.print(f"persona: {error}", markup=False)
+            status = RUN_CHANGED if isinstance(error, RunChanged) else TOO_MANY_REJECTS
+            raise typer.Exit(status) from error
+    if json:
+        typer.echo(_json(report))
+    console.print(_summary(report, target), markup=False)
+    if report.counts.rejected and not report.counts.scored:
+        raise typer.Exit(TOO_MANY_REJECTS)
 
 
-@contextmanager
-def _scorer(url: str | None, artifacts: Path | None, console: Console) -> Iterator["Scorer"]:
-    if artifacts is not None:
-        from persona.engine import Engine
+def _scorer(
+    url: str | None, artifact: Path | None, ray: str | None, workers: int | None, console: Console
+) -> "Scorer":
+    if url is not None and artifact is not None:
+        raise typer.BadParameter("give --url or --artifact, not both")
+    if artifact is None and (ray is not None or workers is not None):
+        raise typer.BadParameter("--ray and --workers need --artifact")
+    if ray is not None:
+        from persona.scoring.on_ray import RayScorer
 
-        yield Engine.open(artifacts)
-        return
-    from persona.cli.retries import announced_retries
-    from persona.client import Client
+        return RayScorer(artifact or "", ray)
+    if artifact is not None:
+        from persona.scoring import ProcessScorer
+
+        return ProcessScorer(artifact, workers=workers)
     from persona.client.http import DEFAULT_URL
+    from persona.scoring import ServiceScorer
 
-    with Client(url or DEFAULT_URL) as client, announced_retries(console):
-        yield client
+    return ServiceScorer(url or DEFAULT_URL, notice=lambda text: console.print(text, markup=False))
 
 
-def _progress_bar(console: Console) -> Progress:
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[rows]:,} rows"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+def _json(report: "ScoreReport") -> str:
+    import orjson
+
+    told = {**asdict(report.counts), "model": asdict(report.model)}
+    told |= {"resumed_rows": report.resumed_rows, "seconds": report.seconds}
+    told |= {"rows_per_second": report.rows_per_second, "padding_ratio": report.padding_ratio}
+    return orjson.dumps(told).decode()
+
+
+def _summary(report: "ScoreReport", target: str) -> str:
+    counts, model, padding = report.counts, report.model, report.padding_ratio
+    return (
+        f"{counts.rows:,} rows"
+        + (f", {report.resumed_rows:,} of them before," if report.resumed_rows else "")
+        + f" in {report.seconds:.1f} s: {report.rows_per_second:,.0f} a second"
+        + (f", padding ratio {padding:.3f}\n" if padding else "\n")
+        + f"{counts.scored:,} scored by {model.name} version {model.version}: {target}\n"
+        + f"{counts.rejected:,} rejected, {counts.unknown:,} clicks on unknown items, "
+        + f"{counts.truncated:,} histories truncated"
     )
-
-
-def _print_summary(report: "ScoreReport", target: Path, rejects: Path, console: Console) -> None:
-    """Prints the counts; exits with status 1 if every row is rejected."""
-    lines = [
-        f"{report.rows:,} rows in {report.seconds:.1f} s: {report.rows_per_second:,.0f} a second",
-        f"{report.scored:,} scored by {report.model} version {report.version}: {target}",
-        f"{report.rejected:,} rejected: {rejects}",
-    ]
-    console.print("\n".join(lines), markup=False)
-    if report.rejected and not report.scored:
-        raise typer.Exit(1)

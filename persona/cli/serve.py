@@ -35,7 +35,8 @@ def serve(
     from pydantic import ValidationError
 
     from persona.artifact import find_artifacts
-    from service.settings import Settings, cpu_limit
+    from persona.cpus import cpu_limit
+    from service.settings import Settings
     from service.workers import hold_port, run
 
     options: dict[str, Any] = {

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from persona.client.errors import UnexpectedAnswer
 from persona.contract import Floats
 from persona.results import (
     CandidateAttention,
@@ -25,6 +26,7 @@ from persona.results import (
 )
 
 T = TypeVar("T")
+LARGEST_COUNT = 2**31 - 1
 
 
 class Malformed(Exception):
@@ -101,13 +103,24 @@ def joined_encoded(parts: Sequence[Encoded]) -> Encoded:
 
     Raises:
         ModelChanged: they come from different versions.
+        UnexpectedAnswer: their embeddings have different widths.
     """
     first = parts[0]
     for part in parts:
         check_same_version(first, part)
+        check_width(part, first.embeddings.shape[1])
     embeddings = np.concatenate([part.embeddings for part in parts])
     users = [user for part in parts for user in part.users]
     return Encoded(first.model, first.version, embeddings, users)
+
+
+def check_width(answer: Encoded, width: int) -> None:
+    """Raises `UnexpectedAnswer` if the embeddings do not have `width` numbers."""
+    if answer.embeddings.shape[1] != width:
+        raise UnexpectedAnswer(
+            f"{answer.model} version {answer.version} answered with embeddings of {width} numbers, "
+            f"and then of {answer.embeddings.shape[1]}"
+        )
 
 
 def joined_scored(parts: Sequence[Scored]) -> Scored:
@@ -155,13 +168,21 @@ def _users(expected: int, answer: Any) -> list[Any]:
 
 
 def _embeddings(users: Sequence[Any]) -> Floats:
-    texts = [_get(user, "embedding", str) for user in users]
+    rows = [_embedding(user) for user in users]
+    if len({row.size for row in rows}) > 1:
+        raise Malformed("'embedding': the embeddings have different widths")
+    found = np.array(rows, np.float32).reshape(len(rows), -1 if rows else 0)
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        raise Malformed(f"'embedding' of history {int(finite.argmin())}: NaN or infinite")
+    return found
+
+
+def _embedding(user: Any) -> Floats:
     try:
-        flat = np.frombuffer(b"".join(base64.b64decode(t, validate=True) for t in texts), "<f4")
-        rows = flat.reshape(len(texts), -1 if texts else 0)
+        return np.frombuffer(base64.b64decode(_get(user, "embedding", str), validate=True), "<f4")
     except ValueError as error:
         raise Malformed(f"'embedding': {error}") from error
-    return rows.astype(np.float32)
 
 
 def _user(user: Any) -> User:
@@ -190,8 +211,17 @@ def _reasons(reasons: Any, recommended: int) -> Reasons | None:
 
 
 def _counts(user: Any) -> dict[str, Any]:
-    counts = {name: _get(user, name, int) for name in ("used", "truncated", "unknown")}
+    counts = {name: _count(user, name) for name in ("used", "truncated", "unknown")}
+    if not isinstance(user.get("id"), str | int | None):
+        raise Malformed(f"'id' is a {type(user['id']).__name__}")
     return {"id": user.get("id"), **counts}
+
+
+def _count(user: Any, name: str) -> int:
+    value = _get(user, name, int)
+    if isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
+        raise Malformed(f"'{name}' is {value}, not a count")
+    return value
 
 
 def _attention(attention: Any) -> PooledAttention | FullAttention | None:
@@ -199,25 +229,38 @@ def _attention(attention: Any) -> PooledAttention | FullAttention | None:
         return None
     items = _get(attention, "items", list)
     if "blocks" in attention:
-        return FullAttention(items, _floats(attention, "blocks"))
-    return PooledAttention(items, _floats(attention, "weights"), _floats(attention, "start"))
+        return FullAttention(items, _weights(attention, "blocks", 4))
+    weights, start = _weights(attention, "weights", 2), _weights(attention, "start", 1)
+    return PooledAttention(items, weights, start)
 
 
 def _candidate_attention(attention: Any, candidates: int) -> CandidateAttention | None:
     if attention is None:
         return None
-    items, weights = _get(attention, "items", list), _floats(attention, "weights")
+    items = _get(attention, "items", list)
     if candidates == 0:
-        weights = np.empty((0, 0, len(items)), np.float32)
-    return CandidateAttention(items, weights)
+        return CandidateAttention(items, np.empty((0, 0, len(items)), np.float32))
+    return CandidateAttention(items, _weights(attention, "weights", 3))
 
 
-def _floats(fields: Any, name: str) -> Floats:
+def _weights(fields: Any, name: str, axes: int) -> Floats:
+    weights = _floats(fields, name, axes)
+    if np.isnan(weights).any():
+        raise Malformed(f"'{name}' has a number that is missing")
+    return weights
+
+
+def _floats(fields: Any, name: str, axes: int = 1) -> Floats:
+    """Numbers with that many axes; null, the score of an unknown item, becomes NaN."""
     values = _get(fields, name, list)
     try:
-        return np.asarray(values, np.float32)  # null, the score of an unknown item, becomes NaN
+        with np.errstate(over="ignore"):
+            found = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise Malformed(f"'{name}': {error}") from error
+    if found.ndim != axes or np.isinf(found).any():
+        raise Malformed(f"'{name}' is not finite numbers with {axes} axes")
+    return found
 
 
 def _get(fields: Any, name: str, kind: type[T]) -> T:

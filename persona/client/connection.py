@@ -33,7 +33,8 @@ class Connection:
         self._attempts = options.get("attempts", 5)
         self._retry_for_s = options.get("retry_for_s", 60.0)
         self._limits = options.get("limits", Limits())
-        self._headers = {"content-type": "application/json"} | options.get("headers", {})
+        fixed = {"content-type": "application/json", "accept-encoding": "identity"}
+        self._headers = fixed | options.get("headers", {})
 
     def _tries(self) -> Any:
         """The attempts at one request, for a `for` or `async for` loop."""

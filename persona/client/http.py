@@ -193,9 +193,14 @@ class Client(Connection):
         raise AssertionError("stamina raises after the last attempt")
 
     def _send_once(self, call: Call[T]) -> T:
-        with self._failures():
-            response = self._http.request(call.method, call.path, content=call.content)
-        return wire.read(call, response)
+        with (
+            self._failures(),
+            self._http.stream(call.method, call.path, content=call.content) as response,
+        ):
+            answer = wire.Answer(response, self._limits)
+            for piece in response.iter_bytes():
+                answer.add(piece)
+        return wire.read(call, answer.complete())
 
 
 class AsyncClient(Connection):
@@ -328,8 +333,11 @@ class AsyncClient(Connection):
 
     async def _send_once(self, call: Call[T]) -> T:
         with self._failures():
-            response = await self._http.request(call.method, call.path, content=call.content)
-        return wire.read(call, response)
+            async with self._http.stream(call.method, call.path, content=call.content) as response:
+                answer = wire.Answer(response, self._limits)
+                async for piece in response.aiter_bytes():
+                    answer.add(piece)
+        return wire.read(call, answer.complete())
 
 
 def _never_ready(url: str, timeout_s: float, reason: PersonaError) -> NotReady:

@@ -18,6 +18,7 @@ class Limits:
     reasons: int = 8  # histories with reasons: an embedding for each click
     items: int = 262_144  # clicks and candidates
     body_bytes: int = 8 * 2**20
+    answer_bytes: int = 64 * 2**20  # of its answer, which may not be compressed
 
 
 class SimilarOptions(TypedDict, total=False):

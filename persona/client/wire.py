@@ -43,6 +43,7 @@ ERRORS: dict[int, type[PersonaError]] = {
     422: InvalidRequest,
     429: Overloaded,
     500: ServerError,
+    502: NotReady,  # a proxy, whose server is gone or starts again
     503: NotReady,
     504: DeadlineExceeded,
 }
@@ -147,6 +148,44 @@ def change_call(verb: str, model: str, **options: object) -> Call[ModelState]:
 def ready_call() -> Call[None]:
     """The request that fails with `NotReady` until the service can answer."""
     return Call("GET", "/health/ready", lambda _: None)
+
+
+class Answer:
+    """Collects the bytes of an answer, as many as it may have.
+
+    A compressed answer is refused: a few bytes of it may stand for gigabytes.
+    """
+
+    def __init__(self, response: httpx.Response, limits: Limits) -> None:
+        self._response, self._limit = response, limits.answer_bytes
+        self._content = bytearray()
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise self._unexpected(f"compressed with {encoding}, which was not asked for")
+
+    def add(self, piece: bytes) -> None:
+        """Adds what came next.
+
+        Raises:
+            UnexpectedAnswer: the answer has more bytes than it may have.
+        """
+        self._content += piece
+        if len(self._content) > self._limit:
+            raise self._unexpected(f"more than {self._limit:,} bytes")
+
+    def complete(self) -> httpx.Response:
+        """The answer with its content."""
+        got = self._response
+        return httpx.Response(
+            got.status_code,
+            headers=got.headers,
+            content=bytes(self._content),
+            request=got.request,
+        )
+
+    def _unexpected(self, what: str) -> UnexpectedAnswer:
+        request = self._response.request
+        return UnexpectedAnswer(f"{request.method} {request.url}: the answer is {what}")
 
 
 def read(call: Call[T], response: httpx.Response) -> T:

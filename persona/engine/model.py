@@ -23,6 +23,7 @@ from persona.engine.session import Input, Output, Session
 from persona.engine.steps import Chains, Computation, Step, run
 
 CASES_AT_ONCE = 16  # few, as queries of visitors are computed meanwhile
+OnRun = Callable[[RunStats], None]
 
 
 class Model:
@@ -32,7 +33,7 @@ class Model:
         self,
         folder: Path,
         limits: Limits,
-        on_run: Callable[[RunStats], None] = lambda _: None,
+        on_run: OnRun = lambda _: None,
         running: "Model | None" = None,
     ) -> None:
         """Verifies the artifact, replays its golden pairs, and runs the largest batches once.
@@ -45,7 +46,7 @@ class Model:
         """
         self.artifact = open_artifact(folder, limits.trusted_keys)
         self.manifest = self.artifact.manifest
-        self._limits = limits
+        self._limits, self._on_run = limits, on_run
         self.catalogue = catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
@@ -82,17 +83,23 @@ class Model:
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""
+        return self._answer(query, self._on_run)
+
+    def _answer(self, query: Query, on_run: OnRun) -> Results:
+        compute = partial(self._compute, on_run)
         if isinstance(query.want, Recommendations):
             plan, _ = self._recommender.plan(query, query.want)
-            return run(plan, self._compute)
+            return run(plan, compute)
         work = self._work(query, query.want)
-        return work.finish(self._compute(Step(work.graph, work.inputs, work.tokens)))
+        return work.finish(compute(Step(work.graph, work.inputs, work.tokens)))
 
-    def _compute(self, step: Step) -> list[Any]:
+    def _compute(self, on_run: OnRun, step: Step) -> list[Any]:
         outputs: list[Any] = [None] * len(step.inputs)
-        for positions, _ in cut(step.tokens, self._limits.max_batch_tokens):
+        for positions, tokens in cut(step.tokens, self._limits.max_batch_tokens):
             inputs = [step.inputs[position] for position in positions]
             computed = self._prepare(step.group, inputs)()
+            padded = len(positions) * max(step.tokens[position] for position in positions)
+            on_run(RunStats(len(positions), tokens, padded, 0, 0.0, 0.0, 0.0, step.group))
             for position, output in zip(positions, computed, strict=True):
                 outputs[position] = output
         return outputs
@@ -106,7 +113,7 @@ class Model:
         for start in range(0, len(evaluation.cases), CASES_AT_ONCE):
             cases = evaluation.cases[start : start + CASES_AT_ONCE]
             query = Query(self._columns(cases), Scores([case.candidates for case in cases]))
-            for result in self.run(query).histories:
+            for result in self._answer(query, _unreported).histories:
                 scores = np.asarray(result.scores, np.float32)
                 clicked, *others = np.nan_to_num(scores, nan=-np.inf).tolist()
                 above = sum(other >= clicked for other in others)
@@ -180,3 +187,7 @@ class Model:
             return self._session.run(graph, inputs)
         except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
             raise ArtifactError(f"{self.artifact.graph_path(graph)}: {error}") from error
+
+
+def _unreported(_stats: RunStats) -> None:
+    """Comparing versions is no run of a query, and happens on another thread."""

@@ -1,16 +1,31 @@
-"""What is wrong with a file, beside the errors of `persona.contract` that the scorer raises.
+"""What can go wrong with the scoring of a file, beside the errors of the scorer and of the tables.
 
 PersonaError
-└── FileError         a file cannot be read, written or understood; the message names it
-    └── NoHistories   a table has no column of histories, for example one with a row for each click
+└── ScoringError
+    ├── FileError         an output cannot be written; the message names it
+    ├── RunChanged        the work folder belongs to a run with another input, model or options
+    ├── TooManyRejects    more rows are rejected than allowed
+    └── WorkerEnded       a worker process ended before its work
 """
 
 from persona.contract import PersonaError
 
 
-class FileError(PersonaError):
-    """A file cannot be read, written or understood."""
+class ScoringError(PersonaError):
+    """A file cannot be scored."""
 
 
-class NoHistories(FileError):
-    """A table has no column of histories."""
+class FileError(ScoringError):
+    """An output cannot be written."""
+
+
+class RunChanged(ScoringError):
+    """The work folder belongs to a run with another input, model or options."""
+
+
+class TooManyRejects(ScoringError):
+    """More rows are rejected than allowed."""
+
+
+class WorkerEnded(ScoringError):
+    """A worker process ended before its work."""

@@ -1,190 +1,246 @@
 """Scores a whole file: every row of the input is scored or rejected, exactly once.
 
-A few batches are encoded at a time while the input is read and the output is written in order,
-so memory stays bounded for a file of any size. Both outputs appear at the end, complete, or not
-at all.
+The input is read, parts of it are scored, and finished parts are written at the same time. A few
+parts are in memory, whatever the size of the file. docs/scoring.md tells how a run goes on.
 """
 
-import os
+import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import orjson
+from typing import Self, get_args
 
 from persona.contract import UnknownItems
-from persona.results import Encoded, check_same_version
-from persona.scoring.batches import Outcome, batches, encode_batch
-from persona.scoring.errors import FileError
-from persona.scoring.files import check_suffix, open_reader, open_writer
-from persona.scoring.rows import Columns, Reject, Row, Writer
-from persona.scoring.scorer import Scorer
+from persona.scoring.assembly import Target, assemble
+from persona.scoring.errors import FileError, RunChanged, ScoringError, TooManyRejects
+from persona.scoring.journal import Journal, journal_in
+from persona.scoring.parts import PART_ROWS, Part, parts
+from persona.scoring.scorer import Counts, FormatName, ModelFacts, Plan, ScoredPart, Scorer
+from persona.tables import TableOptions, open_table
+from persona.tables.table import Table
 
 Progress = Callable[[int, float], None]
+READER_MEMORY = "150MB"
+FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+
+
+@dataclass(frozen=True)
+class MaxRejects:
+    """How many rows may be rejected."""
+
+    rows: float = math.inf
+    share: float = 1.0  # of the rows so far
+
+    @classmethod
+    def of(cls, text: str | None) -> Self:
+        """Reads "100" or "1%".
+
+        Raises:
+            ScoringError: it is neither.
+        """
+        if text is None:
+            return cls()
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < math.inf:
+            raise ScoringError(f"--max-rejects {text}: give a number such as 100, or 1%")
+        return cls(share=number / 100) if text.endswith("%") else cls(rows=number)
+
+    def check(self, counts: Counts) -> None:
+        """Raises `TooManyRejects` if there are more."""
+        if counts.rejected > min(self.rows, self.share * counts.rows):
+            raise TooManyRejects(
+                f"{counts.rejected:,} of {counts.rows:,} rows are rejected, more than allowed; "
+                "the same command with a higher --max-rejects goes on"
+            )
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """Counts of a scored file; `rows` is always `scored + rejected`."""
+    """What became of a file."""
 
-    rows: int
-    scored: int
-    rejected: int
+    counts: Counts
+    resumed_rows: int  # that an earlier run had finished
     seconds: float
-    model: str
-    version: str
+    model: ModelFacts
 
     @property
     def rows_per_second(self) -> float:
-        """Rows per second of wall time."""
-        return self.rows / self.seconds if self.seconds else 0.0
+        """Rows per second of wall time, without those of an earlier run."""
+        return (self.counts.rows - self.resumed_rows) / self.seconds if self.seconds else 0.0
+
+    @property
+    def padding_ratio(self) -> float | None:
+        """Computed tokens over real ones; None where the scorer does not know."""
+        counts = self.counts
+        return counts.computed_tokens / counts.tokens if counts.computed_tokens else None
 
 
 def score_file(
     source: str | Path,
     target: str | Path,
-    rejects: str | Path,
     scorer: Scorer,
     *,
+    columns: TableOptions = TableOptions(),  # noqa: B008  # it is frozen
+    output_format: FormatName | None = None,
+    rejects: str | Path | None = None,
     model: str | None = None,
     version: str | None = None,
     unknown_items: UnknownItems = "token",
-    columns: Columns = Columns(),  # noqa: B008  # it is frozen
-    rows_per_batch: int = 256,
-    batches_at_once: int = 4,
+    float16: bool = False,
+    max_rejects: str | None = None,
+    restart: bool = False,
+    part_rows: int = PART_ROWS,
     progress: Progress = lambda _rows, _fraction: None,
 ) -> ScoreReport:
     """Encodes every history in `source` and writes the embeddings to `target`.
 
-    The suffixes `.parquet`, `.csv` and `.jsonl` choose the formats. `target` gets the columns
-    `row` (of the input, counted from 0), `id`, `embedding`, `used`, `truncated`, `unknown`;
-    `rejects` is JSONL with `row`, `line`, `reason` and `raw`.
+    A run that was ended goes on when it is called again, and gives the same bytes. `target` gets
+    the columns `row` (of the input, counted from 0), `id`, those of `columns.columns`, `embedding`,
+    `used`, `truncated` and `unknown`; `target`.run.json says which model made them.
 
     Args:
-        source: a table with a row for each user and a column of item ids, oldest to newest.
-        target: written under another name first, and renamed at the end.
-        rejects: likewise; empty if no row is rejected.
-        scorer: a `Client` or an `Engine`.
+        source: a table of histories or of clicks: a file, a folder, a glob or an address.
+        target: a file, or a folder of part files if it ends with `/` or is there.
+        scorer: `ServiceScorer`, `ProcessScorer` or `RayScorer`.
+        columns: where what stands in `source`, and what is passed through.
+        output_format: by default what the name of `target` ends with; Parquet for a folder.
+        rejects: JSON lines with what was rejected and why; by default `target`.rejects.jsonl.
         model: name of the model; None for the default.
         version: version of the model; None for the newest.
-        unknown_items: as in `Scorer.encode`; `error` rejects rows with unknown items.
-        columns: names of the columns of `source`.
-        rows_per_batch: upper limit; batches of long histories have fewer rows.
-        batches_at_once: how many batches are encoded at a time.
+        unknown_items: for items that the model does not know, `token` encodes a click on an unknown
+            item, `drop` leaves the click out, `error` rejects the row.
+        float16: write embeddings as float16.
+        max_rejects: a number of rows such as "100", or a share of those so far such as "1%".
+        restart: begin anew where a run with another input, model or options was ended.
+        part_rows: rows that are written at a time.
         progress: called with the number of rows done and the fraction of `source` read, 0 to 1.
 
     Raises:
-        FileError: a file cannot be read, written or understood.
-        ModelChanged: another version of the model took over before the end.
+        TableError: the input cannot be read or understood.
+        FileError: an output cannot be written.
+        RunChanged: an ended run had another input, model or options.
+        TooManyRejects: more rows are rejected than allowed; what is done stays.
         PersonaError: any other failure of the scorer that is not in one row.
     """
-    source, target, rejects = Path(source), Path(target), Path(rejects)
-    _check_paths(source, target, rejects)
     started = time.monotonic()
-    encode = partial(_encode, scorer, model, version, unknown_items)
-    # An empty history shows the width, and that the model is there, before the work begins.
-    first = encode([Row(0, None, None, [])])
-    tally = _Tally(progress)
-    with (
-        open_reader(source, columns) as reader,
-        _all_or_nothing(target, rejects) as (target_part, rejects_part),
-        open_writer(target_part, target.suffix, reader.id_type, first.embeddings.shape[1]) as out,
-        rejects_part.open("wb") as out_rejects,
-    ):
-        work = partial(encode_batch, encode)
-        for outcome in _in_order(work, batches(reader, rows_per_batch), batches_at_once):
-            _write(outcome, first, out)
-            out_rejects.writelines(map(_reject_line, outcome.rejects))
-            tally.add(outcome, reader.fraction_read())
-    return tally.report(time.monotonic() - started, first)
+    place = _target(str(target), output_format, rejects)
+    limit = MaxRejects.of(max_rejects)
+    with closing(scorer), open_table(source, columns, memory=READER_MEMORY) as table:
+        _check_distinct(table, place)
+        plan = Plan(
+            place.format, table.id_type, table.schema, model, version, unknown_items, float16
+        )
+        facts = scorer.start(plan)
+        options = {**asdict(columns), "unknown_items": unknown_items, "float16": float16}
+        options |= {"format": place.format, "part_rows": part_rows}
+        run = {"input": _input(table), "model": asdict(facts), "options": options}
+        with journal_in(place.work, run, restart=restart) as journal:
+            tally = _Tally(journal.counts, limit, progress)
+            waiting = _waiting(parts(table, part_rows), journal)
+            for part in _scored(scorer, waiting):
+                journal.commit(part)
+                tally.add(part.counts, table)
+            assemble(journal, place, {**run, "counts": asdict(tally.counts)})
+            journal.remove()
+    return ScoreReport(tally.counts, tally.resumed_rows, time.monotonic() - started, facts)
 
 
 class _Tally:
-    """Counts rows and reports progress."""
+    """Counts rows, reports progress, and stops a run that goes wrong."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.scored = self.rejected = 0
-        self._progress = progress
+    def __init__(
+        self, finished: Mapping[int, Counts], limit: MaxRejects, progress: Progress
+    ) -> None:
+        self.counts = sum(finished.values(), Counts())
+        self.resumed_rows = self.counts.rows
+        self._limit, self._progress = limit, progress
 
-    def add(self, outcome: Outcome, fraction: float) -> None:
-        self.scored += sum(len(part.rows) for part in outcome.scored)
-        self.rejected += len(outcome.rejects)
-        self._progress(self.scored + self.rejected, fraction)
+    def add(self, counts: Counts, table: Table) -> None:
+        """Counts a part.
 
-    def report(self, seconds: float, first: Encoded) -> ScoreReport:
-        rows = self.scored + self.rejected
-        return ScoreReport(rows, self.scored, self.rejected, seconds, first.model, first.version)
-
-
-def _check_paths(source: Path, target: Path, rejects: Path) -> None:
-    check_suffix(source)
-    check_suffix(target)
-    if len({path.resolve() for path in (source, target, rejects)}) < 3:
-        raise FileError(f"input, output and rejects must differ: {source}, {target}, {rejects}")
-    for path in (target, rejects):
-        if path.is_dir():
-            raise FileError(f"{path} is a folder, not a file")
-        if not path.parent.is_dir():
-            raise FileError(f"{path}: there is no folder {path.parent}")
+        Raises:
+            TooManyRejects: more rows are rejected than allowed.
+        """
+        self.counts += counts
+        rows = self.counts.rows
+        self._progress(rows, min(1.0, rows / table.rows) if table.rows else table.fraction_read)
+        self._limit.check(self.counts)
 
 
-@contextmanager
-def _all_or_nothing(target: Path, rejects: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields names to write to; renames both files at the end if nothing fails."""
-    parts = [p.with_name(f".{p.name}.{os.getpid()}.part") for p in (target, rejects)]
+def _waiting(all_parts: Iterable[Part], journal: Journal) -> Iterator[Part]:
+    """The parts that are not finished."""
+    for part in all_parts:
+        finished = journal.counts.get(part.number)
+        if finished is None:
+            yield part
+        elif finished.rows != part.size:
+            raise RunChanged(
+                f"{journal.folder}: part {part.number} was finished with {finished.rows} rows and "
+                f"is read with {part.size} now; begin anew with --restart"
+            )
+
+
+def _scored(scorer: Scorer, waiting: Iterable[Part]) -> Iterator[ScoredPart]:
+    """Scores parts, as many at a time as keep the scorer busy; in the order of their ends."""
+    running = set[Future[ScoredPart | Exception]]()
+    for part in waiting:
+        running.add(scorer.submit(part))
+        if len(running) >= scorer.at_once:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from map(_result, done)
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from map(_result, done)
+
+
+def _result(future: "Future[ScoredPart | Exception]") -> ScoredPart:
+    result = future.result()
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _input(table: Table) -> dict[str, str]:
+    """The input's files, with what changes when they do."""
+    return {file: _state(Path(file)) for file in table.files}
+
+
+def _state(path: Path) -> str:
     try:
-        yield parts[0], parts[1]
-        parts[1].replace(rejects)
-        parts[0].replace(target)
-    except OSError as error:
-        raise FileError(str(error)) from error
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        found = path.stat()
+    except OSError:  # not of this file system
+        return "remote"
+    return f"{found.st_size} bytes, changed at {found.st_mtime_ns / 1e9:.6f}"
 
 
-def _in_order(
-    work: Callable[[Sequence[Row | Reject]], Outcome],
-    waiting_batches: Iterable[Sequence[Row | Reject]],
-    at_once: int,
-) -> Iterator[Outcome]:
-    """The outcomes in the order of the batches, of which `at_once` are worked on at a time."""
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="score")
-    running: deque[Future[Outcome]] = deque()
-    try:
-        for batch in waiting_batches:
-            running.append(pool.submit(work, batch))
-            if len(running) > at_once:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _target(name: str, output_format: FormatName | None, rejects: str | Path | None) -> Target:
+    path = Path(name)
+    is_folder = name.endswith("/") or path.is_dir()
+    suffixes: dict[str, FormatName] = {f".{one}": one for one in FORMATS}
+    chosen = output_format or ("parquet" if is_folder else suffixes.get(path.suffix.lower()))
+    if chosen is None:
+        known = ", ".join(suffixes)
+        raise FileError(f"{path}: the name must end with one of {known}, or a format must be given")
+    rejects = Path(rejects or path.with_name(f"{path.name}.rejects.jsonl"))
+    target = Target(path, is_folder, chosen, rejects)
+    for file in (path, rejects):
+        if not file.parent.is_dir():
+            raise FileError(f"{file}: there is no folder {file.parent}")
+    if rejects.is_dir():
+        raise FileError(f"{rejects} is a folder, not a file")
+    if is_folder and path.is_dir() and any(path.iterdir()) and not target.work.exists():
+        raise FileError(f"{path}: the folder is not empty")
+    return target
 
 
-def _encode(
-    scorer: Scorer,
-    model: str | None,
-    version: str | None,
-    unknown_items: UnknownItems,
-    rows: list[Row],
-) -> Encoded:
-    return scorer.encode(
-        [row.history for row in rows], model=model, version=version, unknown_items=unknown_items
-    )
-
-
-def _write(outcome: Outcome, first: Encoded, out: Writer) -> None:
-    for part in outcome.scored:
-        check_same_version(first, part.encoded)
-        out.write(part)
-
-
-def _reject_line(reject: Reject) -> bytes:
-    names = {"row": reject.number, "line": reject.line, "reason": reject.reason, "raw": reject.raw}
-    return orjson.dumps(names) + b"\n"
+def _check_distinct(table: Table, target: Target) -> None:
+    outputs = {target.path, target.rejects, *target.files().values()}
+    both = {path.resolve() for path in outputs} & {Path(file).resolve() for file in table.files}
+    if both:
+        raise FileError(f"{both.pop()} is both an input and an output")

@@ -1,23 +1,28 @@
 """`persona score` as a user types it, with the real service."""
 
 import json
-import random
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import stamina
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from persona.artifact import ArtifactError
+from persona.cli import progress
 from persona.cli.app import app as persona
-from persona.cli.score import score
+from persona.cli.score import RUN_CHANGED, TOO_MANY_REJECTS, score
 from persona.client import Client
-from persona.scoring import FileError
-from tests.serving import running_service
+from persona.contract import PersonaError
+from tests.scoring.small_tables import rejects_of, write_jsonl
+from tests.scoring.test_processes import ROOT, users
+from tests.serving import running_service, wait_until
 
 app = typer.Typer()
 app.command()(score)
@@ -27,31 +32,18 @@ def run(*options: object) -> Result:
     return CliRunner().invoke(app, [str(option) for option in options])
 
 
-def mixed_rows(count: int) -> list[str]:
-    """Histories of all lengths, and a bad line every fiftieth."""
-    draw = random.Random(0)
-    bad = ["{", '{"history": null}', '{"history": [1.5]}']
-    return [
-        draw.choice(bad)
-        if number % 50 == 49
-        else json.dumps({"id": number, "history": [f"item {draw.randrange(25)}"] * (number % 17)})
-        for number in range(count)
-    ]
-
-
-def test_two_thousand_lines_are_scored_or_rejected_in_process(
+def test_two_thousand_lines_are_scored_or_rejected_in_processes(
     tiny_artifacts: Path, tmp_path: Path
 ) -> None:
-    source, target = tmp_path / "users.jsonl", tmp_path / "embeddings.parquet"
-    source.write_text("\n".join(mixed_rows(2000)))
-    done = run("--artifacts", tiny_artifacts, "--input", source, "--output", target)
+    source, target = write_jsonl(tmp_path / "in.jsonl", users(2000)), tmp_path / "out.parquet"
+    done = run("--artifact", tiny_artifacts, "--input", source, "--output", target)
     assert done.exit_code == 0, done.output
     scored = pq.read_table(target)["row"].to_pylist()
-    rejects = Path(f"{target}.rejects.jsonl").read_text().splitlines()
-    rejected = [json.loads(line)["row"] for line in rejects]
+    rejected = [reject["row"] for reject in rejects_of(target)]
     assert sorted(scored + rejected) == list(range(2000))
     assert rejected == list(range(49, 2000, 50))
     assert "1,960 scored by tiny version 1" in done.stderr
+    assert "40 rejected" in done.stderr
 
 
 def test_a_service_gives_the_embeddings_in_the_file_and_the_reason_of_a_reject(
@@ -67,53 +59,57 @@ def test_a_service_gives_the_embeddings_in_the_file_and_the_reason_of_a_reject(
             expected = client.encode(histories).embeddings
     assert done.exit_code == 0, done.output
     written = np.array(pq.read_table(target)["embedding"].to_pylist(), np.float32)
-    np.testing.assert_allclose(written, expected, atol=1e-5)
-    (reject,) = Path(f"{target}.rejects.jsonl").read_text().splitlines()
-    assert json.loads(reject)["reason"] == "the history has 10,001 items, limit 10,000"
+    np.testing.assert_allclose(written, expected, atol=1e-6)
+    (reject,) = rejects_of(target)
+    assert reject["reason"] == "the history has 10,001 items, limit 10,000"
 
 
-def test_unknown_items_can_send_a_row_to_the_rejects(tiny_artifacts: Path, tmp_path: Path) -> None:
-    source, target = tmp_path / "users.jsonl", tmp_path / "out.csv"
-    source.write_text('{"history": ["item 1"]}\n{"history": ["item 1", "other"]}\n')
-    options = ("--input", source, "--output", target, "--unknown-items", "error")
-    assert run("--artifacts", tiny_artifacts, *options).exit_code == 0
-    (reject,) = Path(f"{target}.rejects.jsonl").read_text().splitlines()
-    assert "unknown item 'other'" in json.loads(reject)["reason"]
+def test_the_counts_are_printed_for_machines(tiny_artifacts: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(100))
+    options = ("--input", source, "--output", tmp_path / "out.csv", "--json")
+    done = run("--artifact", tiny_artifacts, *options)
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["scored"], told["rejected"]) == (100, 98, 2)
+    assert told["model"]["name"] == "tiny"
+    assert told["padding_ratio"] >= 1
 
 
-def test_a_file_without_a_usable_row_ends_with_status_1(
-    tiny_artifacts: Path, tmp_path: Path
+def test_columns_are_named_and_kept(tiny_artifacts: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "users.csv", tmp_path / "out.csv"
+    source.write_text('visitor;clicks;country\nann;"[""item 1""]";ch\n')
+    columns = ("--user", "visitor", "--history", "clicks", "--keep", "country")
+    done = run("--artifact", tiny_artifacts, "--input", source, "--output", target, *columns)
+    assert done.exit_code == 0, done.output
+    head, row = target.read_text().splitlines()
+    assert head == "row,id,country,embedding,used,truncated,unknown"
+    assert row.startswith('0,ann,ch,"[')
+
+
+@pytest.mark.parametrize("options", [(), ("--max-rejects", "0")], ids=["all", "more than allowed"])
+def test_too_many_rejects_have_their_own_status(
+    tiny_artifacts: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    source = tmp_path / "users.jsonl"
-    source.write_text('{"history": null}\n')
-    options = ("--input", source, "--output", tmp_path / "out.jsonl")
-    done = run("--artifacts", tiny_artifacts, *options)
-    assert (done.exit_code, "1 rejected" in done.stderr) == (1, True)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"history": None}])
+    paths = ("--input", source, "--output", tmp_path / "out.jsonl")
+    done = run("--artifact", tiny_artifacts, *paths, *options)
+    assert (done.exit_code, "1" in done.stderr) == (TOO_MANY_REJECTS, True)
+
+
+def test_another_run_has_its_own_status(tiny_artifacts: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(100))
+    options = ("--artifact", tiny_artifacts, "--input", source, "--output", tmp_path / "out.jsonl")
+    assert run(*options, "--max-rejects", "0").exit_code == TOO_MANY_REJECTS
+    done = run(*options, "--unknown-items", "drop")
+    assert done.exit_code == RUN_CHANGED
+    assert "unknown_items: was token, is drop" in done.stderr
+    assert run(*options, "--unknown-items", "drop", "--restart").exit_code == 0
 
 
 def test_a_folder_without_artifacts_is_named(tmp_path: Path) -> None:
-    source = tmp_path / "users.jsonl"
-    source.write_text('{"history": []}\n')
-    options = ("--artifacts", tmp_path, "--input", source, "--output", tmp_path / "out.csv")
-    done = run(*options)
-    assert isinstance(done.exception, ArtifactError)
+    source = write_jsonl(tmp_path / "in.jsonl", users(1))
+    done = run("--artifact", tmp_path, "--input", source, "--output", tmp_path / "out.csv")
+    assert isinstance(done.exception, PersonaError)
     assert str(tmp_path) in str(done.exception)
-
-
-def test_a_folder_as_input_is_called_a_folder(tiny_artifacts: Path, tmp_path: Path) -> None:
-    (tmp_path / "users.parquet").mkdir()
-    options = ("--input", tmp_path / "users.parquet", "--output", tmp_path / "out.csv")
-    done = run("--artifacts", tiny_artifacts, *options)
-    assert isinstance(done.exception, FileError)
-    assert "is a folder" in str(done.exception)
-
-
-def test_a_retry_is_announced_in_words(tmp_path: Path) -> None:
-    options = ("--input", "a.csv", "--output", tmp_path / "b.csv")
-    with stamina.set_testing(True, attempts=2):
-        done = run("--url", "http://127.0.0.1:9", *options)
-    assert "trying again in 0.0 s" in done.stderr
-    assert "retry_scheduled" not in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["score", "serve", "explain"])
@@ -122,7 +118,39 @@ def test_help_shows_the_layout_of_the_folder_of_artifacts(verb: str) -> None:
     assert "NAME/VERSION" in shown.stdout
 
 
-def test_an_address_and_a_folder_together_are_refused(tmp_path: Path) -> None:
-    options = ("--input", "a.csv", "--output", "b.csv")
-    done = run("--url", "http://127.0.0.1:1", "--artifacts", tmp_path, *options)
-    assert (done.exit_code, "not both" in done.stderr) == (2, True)
+@pytest.mark.parametrize(
+    "options", [("--url", "http://x", "--artifact", "."), ("--ray", "local"), ("--workers", "2")]
+)
+def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...]) -> None:
+    assert run("--input", "a.csv", "--output", "b.csv", *options).exit_code == 2
+
+
+def test_a_log_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    with progress.progress_on(Console(stderr=True)) as report:
+        report(0, 0.0)
+        report(500, 0.5)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "0 rows, 0%, 0/s, 0 s left"
+    assert second.startswith("500 rows, 50%, ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_which_says_how_it_goes_on(
+    tiny_artifacts: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(20_000))
+    options = ["--artifact", tiny_artifacts, "--input", source, "--output", tmp_path / "out.csv"]
+    command = [sys.executable, "-m", "persona", "score", *map(str, options)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        wait_until((tmp_path / "out.csv.work").exists)
+        process.send_signal(number)
+        _, told = process.communicate()
+    assert process.returncode == -number
+    assert f"persona: ended by {number.name}; the same command goes on" in told
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"in.jsonl", "out.csv.work"}

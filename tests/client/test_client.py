@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -278,7 +279,7 @@ def test_a_status_becomes_its_error(status: int, code: str, kind: type[PersonaEr
         assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("failure", [refusal(429), refusal(503), refusal(504)])
+@pytest.mark.parametrize("failure", [refusal(429), refusal(502), refusal(503), refusal(504)])
 def test_a_temporary_failure_is_tried_again(failure: httpx.Response) -> None:
     answers = Answers(failure, httpx.ConnectError("refused"), answer)
     with client_of(answers) as client:
@@ -334,6 +335,10 @@ def other_answer(**changed: Any) -> str:
     return json.dumps({"model": "m", "version": "1", "users": [user | changed]})
 
 
+def in_base64(*numbers: float) -> str:
+    return base64.b64encode(np.array(numbers, "<f4").tobytes()).decode()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -342,9 +347,18 @@ def other_answer(**changed: Any) -> str:
         "[]",
         '{"model": "m", "version": "1", "users": []}',
         other_answer(used="one"),
+        other_answer(used=True),
+        other_answer(truncated=-1),
+        other_answer(unknown=2**31),
+        other_answer(id={}),
         other_answer(embedding="not base64"),
+        other_answer(embedding=in_base64(1, np.nan)),
+        other_answer(embedding=in_base64(np.inf)),
         other_answer(embedding="AAA="),
         other_answer(attention={"items": [], "weights": [["x"]], "start": [1]}),
+        other_answer(attention={"items": [], "weights": [[None]], "start": [1]}),
+        other_answer(attention={"items": [], "weights": [0.5], "start": [1]}),
+        other_answer(attention={"items": [], "blocks": [[1e39]]}),
         other_answer(attention=[]),
     ],
 )
@@ -354,6 +368,47 @@ def test_an_answer_in_another_shape_is_unexpected(text: str) -> None:
         pytest.raises(UnexpectedAnswer, match="POST http://service/v1/encode"),
     ):
         client.encode([["a"]])
+
+
+@pytest.mark.parametrize("scores", [[1e39], [[1.0]], ["x"]])
+def test_scores_that_are_no_finite_numbers_are_unexpected(scores: list[Any]) -> None:
+    with client_of(Answers(scored(*scores))) as client, pytest.raises(UnexpectedAnswer):
+        client.score([["a"]], ["b"])
+
+
+@pytest.mark.parametrize("limit", [1, 10], ids=["over two requests", "in one request"])
+def test_embeddings_of_different_widths_are_unexpected(limit: int) -> None:
+    def widening(request: httpx.Request) -> httpx.Response:
+        body = json.loads(answer(request).content)
+        for user in body["users"]:
+            user["embedding"] = in_base64(*[1] * (3 + 2 * user["used"]))
+        return httpx.Response(200, json=body)
+
+    limits = Limits(histories=limit)
+    with client_of(widening, limits=limits) as client, pytest.raises(UnexpectedAnswer):
+        client.encode([[], ["a"]])
+
+
+def bomb(_: httpx.Request) -> httpx.Response:
+    """Thirty megabytes of spaces in thirty kilobytes, which a stream delivers."""
+    pieces = iter([gzip.compress(b" " * 30_000_000)])
+    return httpx.Response(200, headers={"content-encoding": "gzip"}, content=pieces)
+
+
+def test_a_compressed_answer_is_refused_before_it_is_inflated() -> None:
+    with client_of(bomb) as client, pytest.raises(UnexpectedAnswer, match="compressed with gzip"):
+        client.encode([["a"]])
+
+
+def test_an_answer_is_read_up_to_its_limit() -> None:
+    pieces = iter([b" " * 1000] * 1000)
+    answers = Answers(httpx.Response(200, content=pieces))
+    with (
+        client_of(answers, limits=Limits(answer_bytes=10_000)) as client,
+        pytest.raises(UnexpectedAnswer, match="more than 10,000 bytes"),
+    ):
+        client.encode([["a"]])
+    assert len(list(pieces)) > 980
 
 
 @pytest.mark.parametrize("bug", [KeyError("ours"), TypeError("ours"), ValueError("ours")])

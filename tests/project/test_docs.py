@@ -32,15 +32,15 @@ NOT_RUN = {
     r"\.ci/run|(\S+/)?pytest": "would call itself",
     r"(\S+/)?pre-commit install": "changes the repository",
 }
-TRAINS = re.compile(r"^persona (train|evaluate|export)\b", re.MULTILINE)
+SLOW = re.compile(r"^persona (train|evaluate|export)\b|^import ray", re.MULTILINE)
 
 
 def runnable() -> Iterator[object]:
-    """The pages with code; those that train or export are slow."""
+    """The pages with code; those that train, export or start Ray are slow."""
     for page in pages():
         found = [fence for fence in fences(page) if fence.language not in SHOWN]
         if found:
-            slow = any(TRAINS.search(fence.text) for fence in found)
+            slow = any(SLOW.search(fence.text) for fence in found)
             marks = [pytest.mark.slow, pytest.mark.timeout(3600)] if slow else []
             yield pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
@@ -94,7 +94,7 @@ def pointed_at(text: str, address: str) -> str:
     text = re.sub(r"http://(127\.0\.0\.1|localhost):8000", address, text)
     text = text.replace('"127.0.0.1:8000"', f'"{address.removeprefix("http://")}"')
     text = re.sub(r"\b((?:Async)?Client)\((?=\)|\w+=)", rf'\1("{address}", ', text)
-    return re.sub(r"persona score (?!.*--(url|artifacts))", f"persona score --url {address} ", text)
+    return re.sub(r"persona score (?!.*--(url|artifact))", f"persona score --url {address} ", text)
 
 
 def as_script(page: Path, address: str, desk: Path) -> str:

@@ -21,7 +21,9 @@ ARROWS = {
     "persona.engine": "persona.contract persona.results persona.artifact",
     "persona.client": "persona.contract persona.results",
     "persona.tables": "persona.contract",
-    "persona.scoring": "persona.contract persona.results persona.tables",
+    "persona.cpus": "",
+    "persona.scoring": "persona.contract persona.results persona.tables persona.client"
+    " persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
@@ -41,7 +43,8 @@ ARROWS = {
 LIBRARIES = {
     "numpy": "persona service model export",
     "orjson": "persona.client persona.scoring persona.tables persona.cli service model.clicks",
-    "httpx": "persona.client model.clicks.download",
+    "httpx": "persona.client persona.scoring.service model.clicks.download",
+    "ray": "persona.scoring.on_ray",
     "stamina": "persona.client persona.cli model.clicks.download",
     "pyarrow": "persona.scoring persona.tables model.clicks export.items",
     "duckdb": "persona.tables.database",
@@ -139,7 +142,7 @@ def test_what_serves_never_imports_pytorch(module: str) -> None:
     assert not [name for name in loaded if name.partition(".")[0] in TRAINING]
 
 
-@pytest.mark.parametrize("module", ["persona", "persona.client", "persona.scoring"])
+@pytest.mark.parametrize("module", ["persona", "persona.client", "persona.tables"])
 def test_a_client_needs_no_extra(module: str) -> None:
     extras = {"onnxruntime", "pydantic", "duckdb", "pyarrow", "fastapi", "uvicorn"}
     assert not loaded_by(module) & extras

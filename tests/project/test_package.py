@@ -79,15 +79,6 @@ def test_the_client_works_beside_a_users_own_client_and_model(desk: Desk, url: s
     assert (done.returncode, done.stdout) == (0, "(2, 16)\n"), done.stderr
 
 
-def test_csv_is_scored_without_an_extra(desk: Desk, url: str) -> None:
-    (desk.folder / "users.csv").write_text('id,history\nann,"[""item 1""]"\n')
-    done = desk.run(
-        "persona", "score", "--url", url, "--input", "users.csv", "--output", "out.jsonl"
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"id":"ann"' in (desk.folder / "out.jsonl").read_text()
-
-
 def test_the_installed_command_tells_its_version(desk: Desk) -> None:
     assert desk.run("persona", "--version").stdout == f"persona {persona.__version__}\n"
 
@@ -102,16 +93,10 @@ def test_a_verb_of_the_application_says_where_it_runs(
     assert (done.returncode, done.stderr) == (1, said)
 
 
-@pytest.mark.parametrize(
-    ("extra", "options"),
-    [
-        ("files", ["--url", "URL", "--input", "users.parquet", "--output", "out.csv"]),
-        ("engine", ["--artifacts", ".", "--input", "users.csv", "--output", "out.csv"]),
-    ],
-)
-def test_a_missing_extra_is_named(desk: Desk, url: str, extra: str, options: list[str]) -> None:
-    done = desk.run("persona", "score", *(url if option == "URL" else option for option in options))
+def test_a_missing_extra_is_named(desk: Desk, url: str) -> None:
+    options = ["--url", url, "--input", "users.csv", "--output", "out.csv"]
+    done = desk.run("persona", "score", *options)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"persona: this needs \w+: pip install 'persona-encoder\[{extra}\]'\n", done.stderr
+        r"persona: this needs \w+: pip install 'persona-encoder\[files\]'\n", done.stderr
     )

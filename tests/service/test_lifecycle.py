@@ -1,6 +1,7 @@
 """From start to end: readiness, broken artifacts, overload, deadlines, draining."""
 
 import asyncio
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_a_model_shows_its_architecture_and_sizes(tiny_artifacts: Path) -> None:
     with serving(tiny_artifacts) as client:
         (model,) = Models.model_validate_json(client.get("/v1/models").content).models
     assert (model.n_items, model.width, model.max_length) == (20, 16, 12)
+    manifest = (tiny_artifacts / "tiny" / "1" / "manifest.json").read_bytes()
+    assert model.checksum == hashlib.sha256(manifest).hexdigest()
     assert (model.architecture.attention, model.architecture.heads) == ("self", 2)
 
 

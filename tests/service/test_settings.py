@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, cpu_limit
+from persona.cpus import cpu_limit
+from service.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 CORES = len(os.sched_getaffinity(0))

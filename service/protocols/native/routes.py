@@ -134,6 +134,7 @@ async def models(request: Request) -> Models:
         manifest = model.manifest
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
         facts["share"] = registry.shares[manifest.name].get(manifest.version, 0.0)
+        facts["checksum"] = model.artifact.checksum
         facts["width"] = manifest.architecture.width
         facts["max_length"] = manifest.architecture.max_length
         cards.append(ModelCard.model_validate(facts))

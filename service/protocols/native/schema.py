@@ -232,6 +232,7 @@ class ModelCard(BaseModel):
     name: str
     version: str
     share: float  # of the requests that name this model, and no version
+    checksum: str  # SHA-256 of the artifact's manifest
     description: str
     licence: str
     created: str

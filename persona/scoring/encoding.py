@@ -1,0 +1,156 @@
+"""Scores one part: encodes its histories in batches of like lengths, and writes its files."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from persona.contract import DeadlineExceeded, InvalidRequest, ItemId, RequestTooLarge
+from persona.results import Encoded, ModelChanged
+from persona.scoring.output import Rows, part_files
+from persona.scoring.parts import Part
+from persona.scoring.scorer import Counts, Encoder, ModelFacts, Plan, ScoredPart
+from persona.tables import Reject
+from persona.tables.rows import shown
+
+BATCH_ROWS = 512
+BATCH_CLICKS = 50_000
+
+Histories = Sequence[Sequence[ItemId]]
+Positions = Sequence[int]  # of histories in their part
+
+
+@dataclass
+class Batch:
+    """What became of a batch: its answers, and the histories that were refused."""
+
+    answers: list[tuple[Positions, Encoded]] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)  # position and reason
+
+
+EncodeBatch = Callable[[Positions], Batch]
+Each = Callable[[EncodeBatch, Iterable[Positions]], Iterable[Batch]]
+
+
+def score_part(
+    encoder: Encoder, plan: Plan, facts: ModelFacts, part: Part, each: Each = map
+) -> ScoredPart:
+    """Scores a part.
+
+    Args:
+        encoder: of the plan's model.
+        plan: what is wanted.
+        facts: of the model that must answer.
+        part: the rows.
+        each: `map`, or what does the same for several batches at a time.
+
+    Raises:
+        ModelChanged: another model or version answers, or one of another width.
+        PersonaError: the encoder fails for a reason that is not in one history.
+    """
+    before = encoder.computed_tokens
+    rows, refused = Rows(len(part.rows), facts.width), list[Reject]()
+    for batch in each(partial(encode_batch, encoder, part.histories), batches(part.histories)):
+        for positions, encoded in batch.answers:
+            _check(encoded, facts)
+            rows.fill(positions, encoded)
+        refused += [_reject(part, position, reason) for position, reason in batch.refused]
+    rejects = sorted([*part.rejects, *refused], key=lambda reject: reject.row)
+    counts = Counts(
+        rows=part.size,
+        scored=int(rows.filled.sum()),
+        rejected=len(rejects),
+        unknown=int(rows.unknown.sum()),
+        truncated=int(np.count_nonzero(rows.truncated)),
+        tokens=int(rows.used.sum() + rows.filled.sum()),  # each history has a start token
+        computed_tokens=encoder.computed_tokens - before,
+    )
+    return ScoredPart(part.number, counts, part_files(part, rows, rejects, plan, facts))
+
+
+def batches(histories: Histories) -> Iterator[Positions]:
+    """Positions of histories, shortest first, in batches that one request can take."""
+    batch, clicks = list[int](), 0
+    for position in sorted(range(len(histories)), key=lambda at: len(histories[at])):
+        clicks += len(histories[position])
+        if batch and (len(batch) == BATCH_ROWS or clicks > BATCH_CLICKS):
+            yield batch
+            batch, clicks = [], len(histories[position])
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def encode_batch(encoder: Encoder, histories: Histories, positions: Positions) -> Batch:
+    """Encodes some of the histories, without those that the encoder refuses.
+
+    After a refusal only the rest is tried again. What came before it is encoded at the end: so each
+    refusal costs a short request, and no history is computed twice.
+    """
+    batch, rest, accepted = Batch(), positions, list[int]()
+    while rest:
+        try:
+            batch.answers.append((rest, encoder.encode([histories[at] for at in rest])))
+            break
+        except InvalidRequest as error:
+            refused = _refused(error, len(rest))
+            batch.refused.append((rest[refused], _reason(error, refused)))
+            accepted += rest[:refused]
+            rest = rest[refused + 1 :]
+        except (RequestTooLarge, DeadlineExceeded) as error:
+            if len(rest) == 1 and isinstance(error, RequestTooLarge):
+                batch.refused.append((rest[0], str(error)))
+            elif len(rest) == 1:
+                raise
+            else:
+                middle = len(rest) // 2
+                _add(batch, encode_batch(encoder, histories, rest[:middle]))
+                _add(batch, encode_batch(encoder, histories, rest[middle:]))
+            break
+    if accepted:
+        _add(batch, encode_batch(encoder, histories, accepted))
+    return batch
+
+
+def _add(batch: Batch, other: Batch) -> None:
+    batch.answers += other.answers
+    batch.refused += other.refused
+
+
+def _refused(error: InvalidRequest, n_histories: int) -> int:
+    """Position of the refused history; raises the error again if it is not about one."""
+    if error.history is None or not 0 <= error.history < n_histories:
+        raise error
+    return error.history
+
+
+def _reason(error: InvalidRequest, position: int) -> str:
+    # The message counts within the request, which the reader of the rejects does not know.
+    return re.sub(rf"^history {position}\b", "the history", str(error))
+
+
+def _reject(part: Part, position: int, reason: str) -> Reject:
+    user = part.ids[position]
+    return Reject(
+        row=part.rows[position],
+        line=part.lines[position],
+        file=part.file,
+        user=None if user is None else str(user),
+        reason=reason,
+        raw=shown(part.histories[position]),
+    )
+
+
+def _check(encoded: Encoded, facts: ModelFacts) -> None:
+    if (encoded.model, encoded.version) != (facts.name, facts.version):
+        raise ModelChanged(
+            f"the model changed from {facts.name} version {facts.version} to {encoded.model} "
+            f"version {encoded.version} on the way"
+        )
+    if encoded.embeddings.shape[1] != facts.width:
+        raise ModelChanged(
+            f"{facts.name} version {facts.version} answers with embeddings of "
+            f"{encoded.embeddings.shape[1]} numbers, and has a width of {facts.width}"
+        )

@@ -1,0 +1,59 @@
+"""Scores with an engine of this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from persona.artifact import find_artifacts
+from persona.contract import ItemId, ModelNotFound, PersonaError
+from persona.engine import Engine
+from persona.engine.batcher import RunStats
+from persona.engine.session import flush_subnormals
+from persona.results import Encoded
+from persona.scoring.encoding import score_part
+from persona.scoring.parts import Part
+from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
+
+
+class EngineScorer:
+    """Scores parts in the calling thread, which has to be the one that made it."""
+
+    def __init__(self, folder: Path | str, plan: Plan) -> None:
+        """Opens the plan's model.
+
+        Raises:
+            ArtifactError: there is no artifact in the folder, or it is broken.
+            ModelNotFound: the folder has no such model, or another version of it.
+        """
+        self._plan = plan
+        self.computed_tokens = 0
+        flush_subnormals()
+        self._engine = Engine.open(_chosen(Path(folder), plan.model), on_run=self._count)
+        model = self._engine.registry.find(plan.model, plan.version)
+        manifest = model.manifest
+        self.facts = ModelFacts(
+            manifest.name, manifest.version, model.artifact.checksum, manifest.architecture.width
+        )
+
+    def score(self, part: Part) -> ScoredPart | Exception:
+        """The scored part, or why it cannot be scored."""
+        try:
+            return score_part(self, self._plan, self.facts, part)
+        except PersonaError as error:
+            return error
+
+    def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:
+        """As in `Encoder`."""
+        return self._engine.encode(histories, unknown_items=self._plan.unknown_items)
+
+    def _count(self, _model: str, _version: str, stats: RunStats) -> None:
+        self.computed_tokens += stats.computed_tokens
+
+
+def _chosen(folder: Path, model: str | None) -> Path:
+    """The artifact of that model, or of the default model: no other needs to be opened."""
+    found = find_artifacts(folder)
+    for path in found:
+        if model in (None, path.parent.name):
+            return path
+    names = ", ".join(path.parent.name for path in found)
+    raise ModelNotFound(f"{folder}: no model '{model}' here, only {names}")

@@ -1,0 +1,97 @@
+"""Scores on a Ray cluster, or on one that is started on this machine for it."""
+
+import os
+import pickle
+from concurrent.futures import Future
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at the import below
+
+import ray
+
+from persona.contract import PersonaError
+from persona.cpus import cpu_limit
+from persona.scoring.errors import WorkerEnded
+from persona.scoring.in_process import EngineScorer
+from persona.scoring.parts import Part
+from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
+
+LOCAL = "local"
+RETRIES = 5  # of a part whose worker or node is lost
+PARTS_PER_CORE = 2
+
+
+class RayScorer:
+    """Scores with the artifact in a folder, which every node of the cluster has at the same place.
+
+    Parts travel to tasks and back through Ray: only this process reads the input and writes the
+    output. A task whose node is lost runs again on another one.
+    """
+
+    def __init__(self, artifact: Path | str, address: str = LOCAL) -> None:
+        """Connects to nothing before `start`.
+
+        Args:
+            artifact: a folder of models, of one model, or of one version.
+            address: of a cluster, `auto` for the one of this machine, `local` for a new one.
+        """
+        self._artifact, self._address = str(Path(artifact).resolve()), address
+        self.at_once = 1
+
+    def start(self, plan: Plan) -> ModelFacts:
+        """As in `Scorer`."""
+        new: dict[str, Any] = {"num_cpus": cpu_limit(), "include_dashboard": False}
+        try:
+            ray.init(
+                self._address,
+                log_to_driver=False,
+                logging_level="error",
+                **(new if self._address == LOCAL else {}),
+            )
+        except ConnectionError as error:
+            raise WorkerEnded(f"no Ray cluster at '{self._address}': {error}") from error
+        self._plan = pickle.dumps(plan)
+        self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_score)
+        self.at_once = PARTS_PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        facts = self._submit(None).result()
+        if isinstance(facts, Exception):
+            raise facts
+        found: ModelFacts = facts
+        return found
+
+    def submit(self, part: Part) -> "Future[ScoredPart | Exception]":
+        """As in `Scorer`."""
+        return self._submit(part)
+
+    def _submit(self, part: Part | None) -> "Future[Any]":
+        ended: Future[Any] = Future()
+        task = self._task.remote(self._artifact, self._plan, part)
+        task.future().add_done_callback(partial(_pass_on, ended))
+        return ended
+
+    def close(self) -> None:
+        """As in `Scorer`."""
+        ray.shutdown()
+
+
+@cache
+def _engine(artifact: str, plan: bytes) -> EngineScorer:
+    """The engine of this process of the cluster."""
+    return EngineScorer(artifact, pickle.loads(plan))  # noqa: S301  # from our own program
+
+
+def _score(artifact: str, plan: bytes, part: Part | None) -> Any:
+    """A scored part, the facts of the model where there is no part, or an error."""
+    try:
+        engine = _engine(artifact, plan)
+    except PersonaError as error:
+        return error
+    return engine.facts if part is None else engine.score(part)
+
+
+def _pass_on(ended: "Future[Any]", task: "Future[Any]") -> None:
+    """Ends one future as another one did, with an error of Ray as the result."""
+    error = task.exception()
+    ended.set_result(task.result() if error is None else WorkerEnded(f"a Ray task failed: {error}"))

@@ -1,0 +1,106 @@
+"""Cuts a table into parts: rows that are encoded together, and written whole or not at all.
+
+The same table is always cut in the same places, so that a run can go on where another one ended.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from persona.contract import ItemId
+from persona.tables import Batch, Reject
+from persona.tables.table import BATCH_ROWS, Table
+
+PART_ROWS = 20_000
+PART_CLICKS = 200_000  # about 30 MB of ids in memory
+
+
+@dataclass(eq=False)
+class Part:
+    """Rows that belong together, and the rows among them that could not be read."""
+
+    number: int
+    file: str  # of the input; empty where there are several
+    rows: list[int] = field(default_factory=list)  # numbers in the input, from 0
+    lines: list[int | None] = field(default_factory=list)  # in their file, from 1
+    ids: list[ItemId | None] = field(default_factory=list)
+    histories: list[Sequence[ItemId]] = field(default_factory=list)  # oldest to newest
+    passed: list[pa.Table] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    clicks: int = 0
+
+    @property
+    def size(self) -> int:
+        """All rows, rejected ones too."""
+        return len(self.rows) + len(self.rejects)
+
+    def is_full(self, max_rows: int, max_clicks: int) -> bool:
+        """Whether no more rows fit in."""
+        return self.size >= max_rows or self.clicks >= max_clicks
+
+    def take(self, run: "Run", start: int, max_rows: int, max_clicks: int) -> int:
+        """Adds the run's rows from `start` on until the part is full; returns where it ends."""
+        batch, end = run.batch, start
+        while end < run.end and not self.is_full(max_rows, max_clicks):
+            self.rows.append(batch.rows[end])
+            self.lines.append(None if batch.lines is None else batch.lines[end])
+            self.ids.append(batch.ids[end])
+            self.histories.append(batch.histories[end])
+            self.clicks += len(batch.histories[end])
+            end += 1
+        if batch.passed.num_columns:
+            # A slice would travel to another process with the whole table that it lies in.
+            self.passed.append(batch.passed.take(pa.array(range(start, end), pa.int64())))
+        return end
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Rows of a batch that follow each other in the input."""
+
+    batch: Batch
+    start: int
+    end: int
+
+
+def parts(table: Table, max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS) -> Iterator[Part]:
+    """The parts of a table, at least one; those with long histories have fewer rows."""
+    file = table.files[0] if len(table.files) == 1 else ""
+    part = Part(0, file)
+    for found in _in_order(table):
+        start, end = (0, 1) if isinstance(found, Reject) else (found.start, found.end)
+        while start < end:
+            if isinstance(found, Reject):
+                part.rejects.append(found)
+                start += 1
+            else:
+                start = part.take(found, start, max_rows, max_clicks)
+            if part.is_full(max_rows, max_clicks):
+                yield part
+                part = Part(part.number + 1, file)
+    if part.size or part.number == 0:
+        yield part
+
+
+def _in_order(table: Table) -> Iterator[Run | Reject]:
+    """The rejects of a table of histories between the rows where they stood."""
+    waiting = deque[Reject]()
+    for found in table:
+        if isinstance(found, Reject):
+            waiting.append(found)
+            # The rejects of so many rows come before their batch, those of a table of clicks all.
+            if table.kind == "clicks" or len(waiting) > BATCH_ROWS:
+                yield waiting.popleft()
+            continue
+        start = 0
+        while start < len(found.rows):
+            end = bisect_left(found.rows, waiting[0].row) if waiting else len(found.rows)
+            if end > start:
+                yield Run(found, start, end)
+            if end < len(found.rows):
+                yield waiting.popleft()
+            start = end
+    yield from waiting

@@ -1,0 +1,124 @@
+"""Scores through a service."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar, Unpack
+
+import httpx
+
+from persona.client import Client, ConnectionFailed, ModelCard, UnexpectedAnswer
+from persona.client.connection import Options
+from persona.client.http import DEFAULT_URL
+from persona.contract import DeadlineExceeded, ItemId, ModelNotFound, NotReady, Overloaded
+from persona.results import Encoded
+from persona.scoring.encoding import score_part
+from persona.scoring.parts import Part
+from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
+from persona.scoring.window import Window
+
+T = TypeVar("T")
+TEMPORARY = (Overloaded, NotReady, DeadlineExceeded, ConnectionFailed)
+
+
+class ServiceScorer:
+    """Scores through a service, with as many requests at a time as it keeps up with.
+
+    It sends less after the answers 429, 503 and 504 and after connection errors, and obeys
+    `Retry-After`. A service that starts again meanwhile only costs the time.
+    """
+
+    at_once = 3  # parts: one that ends, one in full swing, one that begins
+    computed_tokens = 0  # only the service knows
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        concurrency: int = 64,
+        patience_s: float = 300.0,
+        notice: Callable[[str], None] = lambda _: None,
+        transport: httpx.BaseTransport | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Connects to no service before `start`.
+
+        Args:
+            url: of the service.
+            concurrency: requests at a time, at most.
+            patience_s: how long no request may succeed before the scoring ends.
+            notice: is told when requests fail and are tried again.
+            transport: as of `Client`.
+            options: as of `Client`; its retries are not used.
+        """
+        options["attempts"] = 1
+        self._client = Client(url, transport=transport, **options)
+        self._window = Window(concurrency, patience_s, notice)
+        self._parts = ThreadPoolExecutor(self.at_once, "score-part")
+        self._requests = ThreadPoolExecutor(concurrency, "score-request")
+
+    def start(self, plan: Plan) -> ModelFacts:
+        """As in `Scorer`."""
+        self._plan = plan
+        self._facts = _facts(self._tried(self._client.models), plan)
+        return self._facts
+
+    def submit(self, part: Part) -> "Future[ScoredPart | Exception]":
+        """As in `Scorer`."""
+        return self._parts.submit(
+            score_part, self, self._plan, self._facts, part, self._requests.map
+        )
+
+    def close(self) -> None:
+        """As in `Scorer`."""
+        self._window.close()
+        self._parts.shutdown(wait=False, cancel_futures=True)
+        self._requests.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:
+        """As in `Encoder`."""
+        plan = self._plan
+        return self._tried(
+            lambda: self._client.encode(
+                histories,
+                model=plan.model,
+                version=plan.version,
+                unknown_items=plan.unknown_items,
+            ),
+            divisible=len(histories) > 1,
+        )
+
+    def _tried(self, ask: Callable[[], T], *, divisible: bool = False) -> T:
+        """The answer, however many requests it takes.
+
+        Raises:
+            DeadlineExceeded: `divisible` says that less can be asked for.
+            PersonaError: the request is refused, or nothing was answered for too long.
+        """
+        while True:
+            sent = self._window.enter()
+            try:
+                answer = ask()
+            except TEMPORARY as error:
+                self._window.failed(error, sent)
+                if divisible and isinstance(error, DeadlineExceeded):
+                    raise
+            except BaseException:
+                self._window.answered()
+                raise
+            else:
+                self._window.answered()
+                return answer
+
+
+def _facts(cards: Sequence[ModelCard], plan: Plan) -> ModelFacts:
+    """The model that answers: of that name or the first, of that version or the newest."""
+    for card in sorted(cards, key=lambda card: -int(card.version)):
+        if card.name == (plan.model or cards[0].name) and plan.version in (None, card.version):
+            width, checksum = card.facts.get("width"), card.facts.get("checksum", "")
+            if not isinstance(width, int) or not isinstance(checksum, str):
+                raise UnexpectedAnswer(f"GET /v1/models: {card.name} has no 'width'")
+            return ModelFacts(card.name, card.version, checksum, width)
+    offered = ", ".join(f"{card.name} version {card.version}" for card in cards) or "no model"
+    wanted = f"model '{plan.model or 'default'}' version {plan.version or 'newest'}"
+    raise ModelNotFound(f"no {wanted}; the service has {offered}")
