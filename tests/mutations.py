@@ -159,9 +159,9 @@ MUTATIONS = [
     ),
     Mutation(
         "10: an unstable sort of tied times",
-        "model/clicks/grouping.py",
-        "order = np.lexsort(keys)",
-        "order = np.lexsort((-np.arange(len(keys[0])), *keys))",
+        "persona/tables/clicks.py",
+        '[user, *self._times(), "rowid"]',
+        '[user, *self._times(), "rowid DESC"]',
         "tests/model/test_readers.py -k ties",
     ),
 ]

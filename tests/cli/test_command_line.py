@@ -14,7 +14,7 @@ from persona.cli.rooms import EXTRAS
 from tests.project.test_package import ROOT, run, write_own_modules
 from tests.serving import free_port
 
-HEAVY = {"fastapi", "lightning", "onnxruntime", "pyarrow", "pydantic", "torch"}
+HEAVY = {"duckdb", "fastapi", "lightning", "onnxruntime", "pyarrow", "pydantic", "torch"}
 
 
 @pytest.mark.parametrize("verb", ["data", "train", "evaluate", "export", "serve"])
