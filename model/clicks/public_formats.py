@@ -68,9 +68,9 @@ def read_sasrec(path: Path, limit: int | None, report: ReadReport) -> Histories:
     users, items = array("q"), array("q")
     for number, line in data_lines(path, limit, report):
         try:
-            user, item = map(int, line.split())
-            users.append(user)
-            items.append(item)
+            user, item = line.split()
+            users.append(int(user))
+            items.append(int(item))
         except (ValueError, OverflowError):
             del users[len(items) :]
             report.reject(number, f"{quoted(line)} is not two integers, user and item")

@@ -27,6 +27,8 @@ class Database:
                 }
             )
             self._connection.execute("SET TimeZone = 'UTC'")
+            # It would be drawn on stdout, among what a verb prints.
+            self._connection.execute("SET enable_progress_bar = false")
             # An expression of `--where` sees the row, and no file, network or setting.
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
