@@ -5,8 +5,9 @@ python -m docs.api_examples
 
 import asyncio
 import json
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 
 from service.app import create_app
+from service.keys import add_key
 from service.lifecycle import Service
 from service.openapi import EXAMPLES
 from service.protocols.table import errors_of
@@ -76,6 +78,16 @@ ROUTES = (
         404: HISTORIES | {"candidates": ["sports"], "version": "7"},
         422: HISTORIES | {"candidates": ["chess"], "unknown_items": "error"},
     }),
+    Route("POST", "/v1/recommend", {
+        200: HISTORIES | {"k": 3},
+        404: HISTORIES | {"k": 3, "model": "films"},
+        422: HISTORIES | {"k": 0},
+    }),
+    Route("POST", "/v1/similar", {
+        200: {"items": ["news", "sports"], "k": 3},
+        404: {"items": ["news"], "k": 3, "version": "7"},
+        422: {"items": ["news"], "k": 0},
+    }),
     Route("GET", "/v1/models"),
     Route("POST", "/v1/embeddings", {
         200: {"model": "news", "input": ["frontpage news", "sports"], "encoding_format": "base64"},
@@ -96,30 +108,46 @@ ROUTES = (
     Route("POST", "/v2/models/{model_name}/infer", {200: TENSORS, 400: BEYOND}, MODEL, NO_MODEL),
     Route("POST", f"{OF_VERSION}/infer", {200: TENSORS, 400: BEYOND}, VERSION, NO_VERSION),
     Route("POST", "/v2/repository/index"),
-    Route("POST", "/v2/repository/models/{model_name}/load", {}, MODEL, NO_MODEL),
-    Route("POST", "/v2/repository/models/{model_name}/unload", {400: None}, MODEL, NO_MODEL),
     Route("GET", "/health/live"),
     Route("GET", "/health/ready"),
     Route("GET", "/metrics"),
 )  # fmt: skip
 
+NEWS, NO_NEWS = {"name": "news"}, {"name": "films"}
+SECOND = {"model_name": "articles"}
+OTHER, WRONG = {"name": "articles"}, {"version": 1}
+OPERATIONS = (  # for operators alone
+    Route("POST", "/v1/models/{name}/load", {200: {"version": "1"}, 422: WRONG}, NEWS, NO_NEWS),
+    Route("POST", "/v1/models/{name}/unload", {200: {}, 422: WRONG}, OTHER, NO_NEWS),
+    Route("POST", "/v1/models/{name}/share", {200: {"weights": {"1": 1}}, 422: WRONG}, NEWS, NO_NEWS),
+    Route("POST", "/v2/repository/models/{model_name}/load", {}, MODEL, NO_MODEL),
+    Route("POST", "/v2/repository/models/{model_name}/unload", {}, SECOND, NO_MODEL),
+)  # fmt: skip
+ALL = ROUTES + OPERATIONS
+REFUSED = "version 2 is refused: it differs from its golden pairs"
+LATE = "1 of 2 workers has not followed"
+
 
 async def recorded() -> Examples:
     """The examples, by status in ascending order."""
-    examples: Examples = {route.name: {} for route in ROUTES}
+    examples: Examples = {route.name: {} for route in ALL}
     asked = [route for route in ROUTES if 200 in route.bodies]
     async with answering(artifacts=SHIPPED) as client:
         for route in ROUTES:
             await record_usual(client, route, examples[route.name])
         client.headers["content-encoding"] = "br"
-        for route in asked:
-            await record(client, route, examples[route.name])
-    async with answering(artifacts=Path("no-such-folder")) as client:
-        for route in ROUTES:
-            await record(client, route, examples[route.name])
-    async with answering(artifacts=SHIPPED, max_body_bytes=32) as client:
-        for route in asked:
-            await record(client, route, examples[route.name])
+        await record_each(client, asked, examples)
+        del client.headers["content-encoding"]
+        await record_each(client, OPERATIONS, examples)
+    async with answering(artifacts=SHIPPED, admin=True) as client:
+        for route in OPERATIONS:
+            await record_usual(client, route, examples[route.name])
+    async with answering(artifacts=Path("no-such-folder"), admin=True) as client:
+        await record_each(client, ALL, examples)
+    async with with_keys() as client:
+        await record_each(client, ALL, examples)
+    async with answering(artifacts=SHIPPED, max_body_bytes=1, admin=True) as client:
+        await record_each(client, [*asked, *OPERATIONS], examples)
     async with answering(artifacts=SHIPPED, deadline_ms=1) as client:
         for route in asked:
             await asyncio.gather(record(client, route, examples[route.name]), others_at_work())
@@ -128,9 +156,37 @@ async def recorded() -> Examples:
             first = record(client, route, {})
             await asyncio.gather(first, record(client, route, examples[route.name]))
     for route in asked:
-        answer = errors_of({"path": route.path}).error_answer(500, "internal", "internal error")
-        examples[route.name]["500"] = {"response": json.loads(answer.body)}
+        add_error(route, 500, "internal", "internal error", examples)
+    for route in OPERATIONS:
+        add_error(
+            route, 409, "conflict", "version 2 is refused: differs from its golden pairs", examples
+        )
+        add_error(route, 504, "deadline_exceeded", LATE, examples)
     return {name: dict(sorted(found.items())) for name, found in examples.items()}
+
+
+@asynccontextmanager
+async def with_keys() -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key of a service that wants one."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder) / "keys.json"
+        add_key(keys, "shop")
+        async with answering(artifacts=SHIPPED, keys_file=keys) as client:
+            yield client
+
+
+async def record_each(
+    client: httpx.AsyncClient, routes: Iterable[Route], examples: Examples
+) -> None:
+    """Records an answer of each route."""
+    for route in routes:
+        await record(client, route, examples[route.name])
+
+
+def add_error(route: Route, status: int, code: str, message: str, examples: Examples) -> None:
+    """Adds an error that is not provoked here, in the shape of the route's protocol."""
+    answer = errors_of({"path": route.path}).error_answer(status, code, message)
+    examples[route.name][str(status)] = {"response": json.loads(answer.body)}
 
 
 @asynccontextmanager

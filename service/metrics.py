@@ -134,8 +134,8 @@ class Tally:
         samples = (sample for metric in _all_workers().collect() for sample in metric.samples)
         totals: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         for sample in samples:
-            if "version" in sample.labels:
-                labels = sample.labels
+            labels = sample.labels
+            if {"model", "version"} <= labels.keys():
                 totals[sample.name, labels["model"], labels["version"]] += int(sample.value)
         return totals
 

@@ -13,7 +13,6 @@ from service.protocols.native.parsing import parse
 from service.protocols.native.schema import ErrorResponse
 from service.versions import operating
 
-MAX_BODY_BYTES = 65_536
 MAX_VERSIONS = 8  # that share the requests
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -54,7 +53,7 @@ def _described(body: type[BaseModel]) -> dict[str, Any]:
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (403, 404, 409, 413, 422, 503, 504)
+    status: {"model": ErrorResponse} for status in (401, 403, 404, 409, 413, 422, 503, 504)
 }
 operations = APIRouter(prefix="/v1/models/{name}", responses=_ERRORS, tags=["operators"])
 
@@ -81,7 +80,8 @@ async def share(request: Request, name: str) -> ModelState:
 
 
 async def _read(request: Request, body: type[Body]) -> Body:
-    raw = await read_body(request.headers.raw, request.receive, MAX_BODY_BYTES)
+    limit = request.app.state.service.settings.max_body_bytes
+    raw = await read_body(request.headers.raw, request.receive, limit)
     return parse(TypeAdapter(body), raw or b"{}")
 
 

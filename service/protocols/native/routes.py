@@ -94,7 +94,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-_QUERY_ERRORS = _errors(404, 413, 415, 422, 429, 500, 503, 504)
+_QUERY_ERRORS = _errors(401, 404, 413, 415, 422, 429, 500, 503, 504)
 
 posted = APIRouter(
     prefix="/v1", route_class=answered_by(lambda path, _: VERBS[path]), tags=["users"]
@@ -122,7 +122,7 @@ def similar(body: SimilarRequest) -> None:
     """The items that are most like each of some items."""
 
 
-@plain.get("/models", responses=_errors(503))
+@plain.get("/models", responses=_errors(401, 503))
 async def models(request: Request) -> Models:
     """The loaded versions, the default first: Persona's facts, and the list that OpenAI returns."""
     service: Service = request.app.state.service

@@ -65,13 +65,13 @@ plain = APIRouter(prefix="/v1", tags=["OpenAI"])
 @posted.post(
     "/embeddings",
     response_model=EmbeddingsResponse,
-    responses=_errors(404, 413, 415, 422, 429, 500, 503, 504),
+    responses=_errors(401, 404, 413, 415, 422, 429, 500, 503, 504),
 )
 def embeddings(body: EmbeddingsRequest) -> None:
     """User embeddings of histories, in the shape of OpenAI's embeddings."""
 
 
-@plain.get("/models/{model}", responses=_errors(404, 503))
+@plain.get("/models/{model}", responses=_errors(401, 404, 503))
 async def model(request: Request, model: str) -> ModelObject:
     """One loaded model, by its name or by name:version."""
     service: Service = request.app.state.service

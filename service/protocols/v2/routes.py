@@ -112,10 +112,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _BINARY = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
 _INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": _BINARY},
-    **_errors(400, 404, 413, 429, 500, 503, 504),
+    **_errors(400, 401, 404, 413, 429, 500, 503, 504),
 }
-_OF_A_MODEL = _errors(404, 503)
-_OPERATIONS = _errors(403, 404, 409, 503, 504)
+_OF_A_MODEL = _errors(401, 404, 503)
+_OPERATIONS = _errors(401, 403, 404, 409, 503, 504)
 
 posted = APIRouter(
     prefix="/v2",
@@ -148,7 +148,7 @@ def infer(model_name: str, body: InferRequest) -> None:
     """User embeddings of histories, by the newest version of a model."""
 
 
-@plain.get("")
+@plain.get("", responses=_errors(401))
 async def server() -> ServerMetadata:
     """Name, version and extensions of the server."""
     return repository.server_metadata()
@@ -171,7 +171,7 @@ async def ready(request: Request) -> Ready:
     return Ready()
 
 
-@plain.get("/models/stats", responses=_errors(503))
+@plain.get("/models/stats", responses=_errors(401, 503))
 async def all_statistics(request: Request) -> Statistics:
     """What every model has answered, summed over the workers."""
     engine = await _engine(request)
@@ -220,7 +220,7 @@ async def version_ready(request: Request, model_name: str, model_version: str) -
     return Ready()
 
 
-@plain.post("/repository/index", responses=_errors(503))
+@plain.post("/repository/index", responses=_errors(401, 503))
 async def index(request: Request) -> list[RepositoryModel]:
     """Every loaded version of every model."""
     return repository.index(await _engine(request))
