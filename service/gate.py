@@ -10,8 +10,9 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from limits import parse
 from starlette.types import Scope
@@ -72,10 +73,12 @@ class Gate:
             Forbidden: the key is no admin's; or there are no keys and it comes from elsewhere.
             RateLimited: a limit of the key is reached.
         """
-        if _path(scope) in OPEN:
+        need = _need(scope["method"], scope["path"], scope.get("root_path", ""))
+        if need == "nothing":
             return None
         if self._keyring is None:
-            _require_this_machine(scope)
+            if need == "admin key":
+                _require_this_machine(scope)
             return None
         presented = _presented(scope)
         if presented is None:
@@ -83,7 +86,7 @@ class Gate:
         key = self._keyring.find(presented, time.monotonic())
         if key is None:
             raise Unauthorized("the key is not known")
-        if key.role != "admin" and needs_admin(scope):
+        if need == "admin key" and key.role != "admin":
             raise Forbidden(f"the key '{key.name}' is no admin key")
         if (visit := current()) is not None:
             visit.key = key.name
@@ -100,20 +103,17 @@ class Gate:
         return error
 
 
-def needs_admin(scope: Scope) -> bool:
-    """Whether the request changes what is served."""
-    return scope["method"] not in {"GET", "HEAD"} and _ADMIN.match(_path(scope)) is not None
-
-
-def _path(scope: Scope) -> str:
-    """The path below the prefix that a proxy put in front of it."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+@lru_cache(maxsize=1024)
+def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "admin key"]:
+    """What a request needs; `prefix` is what a proxy put in front of the path."""
+    path = path.removeprefix(prefix)
+    if path in OPEN:
+        return "nothing"
+    changes = method not in {"GET", "HEAD"} and _ADMIN.match(path) is not None
+    return "admin key" if changes else "key"
 
 
 def _require_this_machine(scope: Scope) -> None:
-    if not needs_admin(scope):
-        return
     host, _ = scope.get("client") or ("", 0)
     try:
         here = not host or ipaddress.ip_address(host).is_loopback  # no host: a Unix socket
