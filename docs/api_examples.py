@@ -114,12 +114,13 @@ ROUTES = (
 )  # fmt: skip
 
 NEWS, NO_NEWS = {"name": "news"}, {"name": "films"}
+SHARES = {"weights": {"1": 1}}
 SECOND = {"model_name": "articles"}
 OTHER, WRONG = {"name": "articles"}, {"version": 1}
 OPERATIONS = (  # for operators alone
     Route("POST", "/v1/models/{name}/load", {200: {"version": "1"}, 422: WRONG}, NEWS, NO_NEWS),
     Route("POST", "/v1/models/{name}/unload", {200: {}, 422: WRONG}, OTHER, NO_NEWS),
-    Route("POST", "/v1/models/{name}/share", {200: {"weights": {"1": 1}}, 422: WRONG}, NEWS, NO_NEWS),
+    Route("POST", "/v1/models/{name}/share", {200: SHARES, 422: WRONG}, NEWS, NO_NEWS),
     Route("POST", "/v2/repository/models/{model_name}/load", {}, MODEL, NO_MODEL),
     Route("POST", "/v2/repository/models/{model_name}/unload", {}, SECOND, NO_MODEL),
 )  # fmt: skip

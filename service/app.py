@@ -23,7 +23,7 @@ from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
 from service.openapi import complete, page
-from service.protocols.exchange import Answer, Verb
+from service.protocols.exchange import Answer
 from service.protocols.native.schema import ErrorResponse
 from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
 from service.settings import Settings
@@ -111,7 +111,10 @@ class Application(FastAPI):
             scope = {**scope, "method": "GET"}
         answer = self._refusal(scope) if verb is None or self._gate.has_keys else None
         if answer is None and verb is not None:
-            answer = await self._of_verb(verb, scope, receive)
+            try:
+                answer = await verb.answer(self._service, scope["headers"], receive)
+            except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
+                answer = _failed(scope, error)
         if answer is None:
             status, code = await self._through_fastapi(scope, receive, send), ""
         else:
@@ -119,12 +122,6 @@ class Application(FastAPI):
             await answer.send(send)
         route = route_of(scope["path"]) if verb else getattr(scope.get("route"), "path", "other")
         self._count(route, status, code, time.perf_counter() - started)
-
-    async def _of_verb(self, verb: Verb, scope: Scope, receive: Receive) -> Answer:
-        try:
-            return await verb.answer(self._service, scope["headers"], receive)
-        except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
-            return _failed(scope, error)
 
     def _refusal(self, scope: Scope) -> Answer | None:
         """The answer to who may not ask this; None for who may."""

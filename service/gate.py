@@ -9,8 +9,9 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from limits import parse
 from starlette.types import Scope
@@ -75,10 +76,11 @@ class Gate:
             Forbidden: the key is no admin's; or there are no keys and it comes from elsewhere.
             RateLimited: a limit of the key is reached.
         """
-        if _path(scope) in OPEN:
+        need = _need(scope["method"], scope["path"], scope.get("root_path", ""))
+        if need == "nothing":
             return None
         if self._keyring is None:
-            if needs_admin(scope):
+            if need == "admin key":
                 require_operator(self._open_to_operators, scope.get("client"), scope["headers"])
             return None
         presented = _presented(scope)
@@ -87,7 +89,7 @@ class Gate:
         key = self._keyring.find(presented, time.monotonic())
         if key is None:
             raise Unauthorized("the key is not known")
-        if key.role != "admin" and needs_admin(scope):
+        if need == "admin key" and key.role != "admin":
             raise Forbidden(f"the key '{key.name}' is no admin key")
         if (visit := current()) is not None:
             visit.key = key.name
@@ -104,15 +106,14 @@ class Gate:
         return error
 
 
-def needs_admin(scope: Scope) -> bool:
-    """Whether the request changes what is served."""
-    return scope["method"] not in {"GET", "HEAD"} and _ADMIN.match(_path(scope)) is not None
-
-
-def _path(scope: Scope) -> str:
-    """The path below the prefix that a proxy put in front of it."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+@lru_cache(maxsize=1024)
+def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "admin key"]:
+    """What a request needs; `prefix` is what a proxy put in front of the path."""
+    path = path.removeprefix(prefix)
+    if path in OPEN:
+        return "nothing"
+    changes = method not in {"GET", "HEAD"} and _ADMIN.match(path) is not None
+    return "admin key" if changes else "key"
 
 
 def _presented(scope: Scope) -> bytes | None:

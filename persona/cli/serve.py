@@ -36,6 +36,7 @@ def serve(
 
     from persona.artifact import find_artifacts
     from persona.cpus import cpu_limit
+    from service.keys import read_keys
     from service.settings import Settings
     from service.workers import hold_port, run
 
@@ -56,6 +57,8 @@ def serve(
         )
         raise typer.BadParameter("; ".join(problems)) from None
     find_artifacts(settings.artifacts)  # nothing starts where there is nothing to serve
+    if settings.keys_file is not None:
+        read_keys(settings.keys_file)  # nor where nobody could get in
     n_workers = settings.workers or cpu_limit()
     with hold_port(settings.host, settings.port) as held:
         port = held.getsockname()[1]

@@ -50,7 +50,9 @@ def url_of(service: httpx.Client) -> str:
     ],
     ids=["text", "texts", "integers", "lists of integers", "lists of ids", "empty text", "empty"],
 )
-@pytest.mark.parametrize("encoding", ["float", "base64", openai.omit], ids=["float", "base64", "unsaid"])
+@pytest.mark.parametrize(
+    "encoding", ["float", "base64", openai.omit], ids=["float", "base64", "unsaid"]
+)
 def test_every_input_and_encoding_gives_the_embeddings_of_our_own_protocol(
     client: OpenAI, address: str, given: Any, histories: list[list[ItemId]], encoding: Any
 ) -> None:

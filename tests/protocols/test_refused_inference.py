@@ -90,6 +90,7 @@ BODY = json.dumps({"inputs": [{**ONE_ROW, "data": [1]}]}).encode()
 HEAD = json.dumps({"inputs": [{**ONE_ROW, "parameters": {"binary_data_size": 8}}]}).encode()
 TEXT_HEAD = HEAD.replace(b"INT64", b"BYTES")
 LENGTH = "inference-header-content-length"
+CUT_SHORT = gzip.compress(BODY, mtime=0)[:-3]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,11 @@ LENGTH = "inference-header-content-length"
         (b"{}", {}, "field 'inputs' is missing"),
         (b"{", {}, "the body is not JSON"),
         (b"\xff\xff\xff", {"content-encoding": "gzip"}, "the body is not gzip"),
-        (gzip.compress(BODY, mtime=0)[:-3], {"content-encoding": "gzip"}, "not one whole gzip stream"),
+        (
+            gzip.compress(BODY, mtime=0)[:-3],
+            {"content-encoding": "gzip"},
+            "not one whole gzip stream",
+        ),
         (zlib.compress(BODY) + b"x", {"content-encoding": "deflate"}, "not one whole deflate"),
         (BODY, {"content-encoding": "br"}, "only gzip and deflate"),
     ],

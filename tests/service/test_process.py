@@ -71,6 +71,14 @@ def test_it_says_where_it_listens_and_what_to_try(tiny_artifacts: Path) -> None:
     assert f"curl {url}/v1/models" in log
 
 
+def test_keys_that_cannot_be_read_end_the_start(tiny_artifacts: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "keys.json")
+    with process("--artifacts", str(tiny_artifacts), PERSONA_KEYS_FILE=missing) as (running, _):
+        _, log = running.communicate(timeout=30)
+    assert log == f"persona: {missing}: no such file or directory\n"
+    assert running.returncode == 1
+
+
 def test_a_wrong_setting_is_named_with_its_value() -> None:
     with process(PERSONA_MAX_BATCH_TOKENS="0") as (running, _):
         _, log = running.communicate(timeout=30)
