@@ -66,7 +66,8 @@ class CatalogueInMemory:
         return [self._ids[row] for row in rows]
 
 
-_in_memory: WeakValueDictionary[str, CatalogueInMemory] = WeakValueDictionary()  # by checksum
+# By checksum and number of items.
+_in_memory: WeakValueDictionary[tuple[str, int], CatalogueInMemory] = WeakValueDictionary()
 
 
 class CatalogueInFiles:
@@ -110,7 +111,7 @@ def open_catalogue(artifact: Artifact) -> Catalogue:
     """
     files = artifact.manifest.files
     if ITEM_SLOTS not in files:
-        key = files[ITEM_IDS].sha256
+        key = files[ITEM_IDS].sha256, artifact.manifest.n_items
         if (shared := _in_memory.get(key)) is None:
             shared = _in_memory[key] = CatalogueInMemory(artifact.item_ids)
         return shared

@@ -205,7 +205,8 @@ def _reasons(reasons: Any, recommended: int) -> Reasons | None:
     if reasons is None:
         return None
     items = _get(reasons, "items", list)
-    weights = _floats(reasons, "weights").reshape(recommended, len(items))
+    axes = 2 if recommended else 1
+    weights = _weights(reasons, "weights", axes).reshape(recommended, len(items))
     base = None if reasons.get("base") is None else _floats(reasons, "base")
     return Reasons(items, weights, base)
 
