@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +78,11 @@ class Artifact:
         if EVALUATION not in self.manifest.files:
             return None
         return _read_json(self.folder / EVALUATION, Evaluation)
+
+    def without(self, *graphs: GraphName) -> "Artifact":
+        """The artifact as if it carried no such graphs."""
+        rest = {name: fact for name, fact in self.manifest.graphs.items() if name not in graphs}
+        return replace(self, manifest=self.manifest.model_copy(update={"graphs": rest}))
 
     def graph_path(self, graph: GraphName) -> Path:
         """Where the graph's file is.

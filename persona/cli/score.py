@@ -1,5 +1,6 @@
 """`persona score`: the user embeddings of a whole file of histories."""
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -72,6 +73,15 @@ def score(
         typer.Option(help="Of the output.  [default: by its name; parquet in a folder]"),
     ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Write float16 numbers.")] = False,
+    recommend: Annotated[
+        int | None, typer.Option(min=1, help="Write so many recommended items, no embeddings.")
+    ] = None,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="With --recommend: write embeddings, too.")
+    ] = False,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="Recommend no item of the history.")
+    ] = False,
     keep: Annotated[
         list[str] | None, typer.Option(help="Column to pass through; may be repeated.")
     ] = None,
@@ -101,6 +111,8 @@ def score(
 
         persona score --artifact artifacts/news --input users.parquet --output embeddings.parquet
     """
+    # Arrow's own allocator keeps 35 MB that it has no more use for.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from persona.scoring import RunChanged, TooManyRejects, score_file
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -118,6 +130,9 @@ def score(
                 version=version,
                 unknown_items=unknown_items,
                 float16=float16,
+                recommend=recommend,
+                embeddings=embeddings or recommend is None,
+                exclude_seen=exclude_seen,
                 max_rejects=max_rejects,
                 restart=restart,
                 progress=progress,
@@ -141,7 +156,7 @@ def _scorer(
     if artifact is None and (ray is not None or workers is not None):
         raise typer.BadParameter("--ray and --workers need --artifact")
     if ray is not None:
-        from persona.scoring.on_ray import RayScorer
+        from persona.scoring import RayScorer
 
         return RayScorer(artifact or "", ray)
     if artifact is not None:

@@ -66,6 +66,7 @@ class Engine:
         *,
         limits: Limits = Limits(),  # noqa: B008  # frozen
         on_run: OnRun = lambda _model, _version, _stats: None,
+        attention: bool = True,
     ) -> Self:
         """Verifies and opens the newest version of each model in a folder.
 
@@ -73,6 +74,7 @@ class Engine:
             folder: of artifacts (`<name>/<version>/`), of one model, or of one version.
             limits: of each query, and of what may wait.
             on_run: called after each run with the model's name and version, and what the run took.
+            attention: False leaves out what shows attention, and its memory.
 
         Raises:
             ArtifactError: there is no artifact, or one is broken; the message names the file.
@@ -80,7 +82,7 @@ class Engine:
         found = find_artifacts(Path(folder))
         names = [(path.parent.name, path.name) for path in found]
         models = [
-            Model(path, limits, partial(on_run, *name))
+            Model(path, limits, partial(on_run, *name), attention=attention)
             for path, name in zip(found, names, strict=True)
         ]
         return cls(Registry(models))

@@ -35,6 +35,8 @@ class Model:
         limits: Limits,
         on_run: OnRun = lambda _: None,
         running: "Model | None" = None,
+        *,
+        attention: bool = True,
     ) -> None:
         """Verifies the artifact, replays its golden pairs, and runs the largest batches once.
 
@@ -45,6 +47,8 @@ class Model:
             ArtifactError: the artifact is broken; the message names the file.
         """
         self.artifact = open_artifact(folder, limits.trusted_keys)
+        if not attention:
+            self.artifact = self.artifact.without("attention", "attention_full")
         self.manifest = self.artifact.manifest
         self._limits, self._on_run = limits, on_run
         self.catalogue = catalogue = open_catalogue(self.artifact)

@@ -7,18 +7,16 @@ from functools import partial
 
 import numpy as np
 
-from persona.contract import DeadlineExceeded, InvalidRequest, ItemId, RequestTooLarge
-from persona.results import Encoded, ModelChanged
+from persona.contract import DeadlineExceeded, InvalidRequest, RequestTooLarge
+from persona.results import ModelChanged
 from persona.scoring.output import Rows, part_files
 from persona.scoring.parts import Part
-from persona.scoring.scorer import Counts, Encoder, ModelFacts, Plan, ScoredPart
-from persona.tables import Reject
-from persona.tables.rows import shown
+from persona.scoring.scorer import Answer, Asked, Counts, Histories, ModelFacts, Plan, ScoredPart
+from persona.tables.rows import Reject, shown
 
 BATCH_ROWS = 512
 BATCH_CLICKS = 50_000
 
-Histories = Sequence[Sequence[ItemId]]
 Positions = Sequence[int]  # of histories in their part
 
 
@@ -26,7 +24,7 @@ Positions = Sequence[int]  # of histories in their part
 class Batch:
     """What became of a batch: its answers, and the histories that were refused."""
 
-    answers: list[tuple[Positions, Encoded]] = field(default_factory=list)
+    answers: list[tuple[Positions, Answer]] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)  # position and reason
 
 
@@ -35,12 +33,12 @@ Each = Callable[[EncodeBatch, Iterable[Positions]], Iterable[Batch]]
 
 
 def score_part(
-    encoder: Encoder, plan: Plan, facts: ModelFacts, part: Part, each: Each = map
+    model: Asked, plan: Plan, facts: ModelFacts, part: Part, each: Each = map
 ) -> ScoredPart:
     """Scores a part.
 
     Args:
-        encoder: of the plan's model.
+        model: what answers.
         plan: what is wanted.
         facts: of the model that must answer.
         part: the rows.
@@ -48,14 +46,14 @@ def score_part(
 
     Raises:
         ModelChanged: another model or version answers, or one of another width.
-        PersonaError: the encoder fails for a reason that is not in one history.
+        PersonaError: the model fails for a reason that is not in one history.
     """
-    before = encoder.computed_tokens
+    tokens, computed_tokens = model.tokens, model.computed_tokens
     rows, refused = Rows(len(part.rows), facts.width), list[Reject]()
-    for batch in each(partial(encode_batch, encoder, part.histories), batches(part.histories)):
-        for positions, encoded in batch.answers:
-            _check(encoded, facts)
-            rows.fill(positions, encoded)
+    for batch in each(partial(encode_batch, model, part.histories), batches(part.histories)):
+        for positions, answer in batch.answers:
+            _check(answer, facts)
+            rows.fill(positions, answer)
         refused += [_reject(part, position, reason) for position, reason in batch.refused]
     rejects = sorted([*part.rejects, *refused], key=lambda reject: reject.row)
     counts = Counts(
@@ -64,8 +62,8 @@ def score_part(
         rejected=len(rejects),
         unknown=int(rows.unknown.sum()),
         truncated=int(np.count_nonzero(rows.truncated)),
-        tokens=int(rows.used.sum() + rows.filled.sum()),  # each history has a start token
-        computed_tokens=encoder.computed_tokens - before,
+        tokens=model.tokens - tokens,
+        computed_tokens=model.computed_tokens - computed_tokens,
     )
     return ScoredPart(part.number, counts, part_files(part, rows, rejects, plan, facts))
 
@@ -83,8 +81,8 @@ def batches(histories: Histories) -> Iterator[Positions]:
         yield batch
 
 
-def encode_batch(encoder: Encoder, histories: Histories, positions: Positions) -> Batch:
-    """Encodes some of the histories, without those that the encoder refuses.
+def encode_batch(model: Asked, histories: Histories, positions: Positions) -> Batch:
+    """Asks for some of the histories, without those that the model refuses.
 
     After a refusal only the rest is tried again. What came before it is encoded at the end: so each
     refusal costs a short request, and no history is computed twice.
@@ -92,7 +90,7 @@ def encode_batch(encoder: Encoder, histories: Histories, positions: Positions) -
     batch, rest, accepted = Batch(), positions, list[int]()
     while rest:
         try:
-            batch.answers.append((rest, encoder.encode([histories[at] for at in rest])))
+            batch.answers.append((rest, model.answer([histories[at] for at in rest])))
             break
         except InvalidRequest as error:
             refused = _refused(error, len(rest))
@@ -106,11 +104,11 @@ def encode_batch(encoder: Encoder, histories: Histories, positions: Positions) -
                 raise
             else:
                 middle = len(rest) // 2
-                _add(batch, encode_batch(encoder, histories, rest[:middle]))
-                _add(batch, encode_batch(encoder, histories, rest[middle:]))
+                _add(batch, encode_batch(model, histories, rest[:middle]))
+                _add(batch, encode_batch(model, histories, rest[middle:]))
             break
     if accepted:
-        _add(batch, encode_batch(encoder, histories, accepted))
+        _add(batch, encode_batch(model, histories, accepted))
     return batch
 
 
@@ -143,14 +141,15 @@ def _reject(part: Part, position: int, reason: str) -> Reject:
     )
 
 
-def _check(encoded: Encoded, facts: ModelFacts) -> None:
-    if (encoded.model, encoded.version) != (facts.name, facts.version):
-        raise ModelChanged(
-            f"the model changed from {facts.name} version {facts.version} to {encoded.model} "
-            f"version {encoded.version} on the way"
-        )
-    if encoded.embeddings.shape[1] != facts.width:
+def _check(answer: Answer, facts: ModelFacts) -> None:
+    for found in answer.parts:
+        if (found.model, found.version) != (facts.name, facts.version):
+            raise ModelChanged(
+                f"the model changed from {facts.name} version {facts.version} to {found.model} "
+                f"version {found.version} on the way"
+            )
+    if answer.encoded is not None and answer.encoded.embeddings.shape[1] != facts.width:
         raise ModelChanged(
             f"{facts.name} version {facts.version} answers with embeddings of "
-            f"{encoded.embeddings.shape[1]} numbers, and has a width of {facts.width}"
+            f"{answer.encoded.embeddings.shape[1]} numbers, and has a width of {facts.width}"
         )

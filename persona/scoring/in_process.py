@@ -1,17 +1,15 @@
 """Scores with an engine of this process."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from persona.artifact import find_artifacts
-from persona.contract import ItemId, ModelNotFound, PersonaError
+from persona.contract import ModelNotFound, PersonaError
 from persona.engine import Engine
 from persona.engine.batcher import RunStats
 from persona.engine.session import flush_subnormals
-from persona.results import Encoded
 from persona.scoring.encoding import score_part
 from persona.scoring.parts import Part
-from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
+from persona.scoring.scorer import Answer, Histories, ModelFacts, Plan, ScoredPart, ask, item_type
 
 
 class EngineScorer:
@@ -25,13 +23,18 @@ class EngineScorer:
             ModelNotFound: the folder has no such model, or another version of it.
         """
         self._plan = plan
-        self.computed_tokens = 0
+        self.tokens = self.computed_tokens = 0
         flush_subnormals()
-        self._engine = Engine.open(_chosen(Path(folder), plan.model), on_run=self._count)
+        path = _chosen(Path(folder), plan.model)
+        self._engine = Engine.open(path, on_run=self._count, attention=False)
         model = self._engine.registry.find(plan.model, plan.version)
         manifest = model.manifest
         self.facts = ModelFacts(
-            manifest.name, manifest.version, model.artifact.checksum, manifest.architecture.width
+            manifest.name,
+            manifest.version,
+            model.artifact.checksum,
+            manifest.architecture.width,
+            item_type(self, plan),
         )
 
     def score(self, part: Part) -> ScoredPart | Exception:
@@ -41,11 +44,12 @@ class EngineScorer:
         except PersonaError as error:
             return error
 
-    def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:
-        """As in `Encoder`."""
-        return self._engine.encode(histories, unknown_items=self._plan.unknown_items)
+    def answer(self, histories: Histories) -> Answer:
+        """As in `Asked`."""
+        return ask(self._engine, self._plan, histories)
 
     def _count(self, _model: str, _version: str, stats: RunStats) -> None:
+        self.tokens += stats.tokens
         self.computed_tokens += stats.computed_tokens
 
 

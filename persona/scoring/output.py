@@ -8,11 +8,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from persona.results import Encoded
+from persona.contract import Floats, ItemId
+from persona.scoring.errors import ScoringError
 from persona.scoring.formats import EMBEDDING, FORMATS
 from persona.scoring.parts import Part
-from persona.scoring.scorer import ModelFacts, Plan
-from persona.tables import Reject
+from persona.scoring.scorer import Answer, ModelFacts, Plan
+from persona.tables.rows import Reject
 
 REJECTS = "rejects.jsonl"
 
@@ -29,15 +30,21 @@ class Rows:
         self.filled = np.zeros(size, np.bool_)
         self.embeddings = np.zeros((size, width), np.float32)
         self.used, self.truncated, self.unknown = np.zeros((3, size), np.int32)
+        self.items: list[list[ItemId] | None] = [None] * size
+        self.scores: list[Floats | None] = [None] * size
 
-    def fill(self, positions: Sequence[int], encoded: Encoded) -> None:
-        """Takes the answers for some rows."""
-        at = np.asarray(positions)
+    def fill(self, positions: Sequence[int], answer: Answer) -> None:
+        """Takes the answer for some rows."""
+        at, users = np.asarray(positions), answer.either.users
         self.filled[at] = True
-        self.embeddings[at] = encoded.embeddings
-        self.used[at] = [user.used for user in encoded.users]
-        self.truncated[at] = [user.truncated for user in encoded.users]
-        self.unknown[at] = [user.unknown for user in encoded.users]
+        self.used[at] = [user.used for user in users]
+        self.truncated[at] = [user.truncated for user in users]
+        self.unknown[at] = [user.unknown for user in users]
+        if answer.encoded is not None:
+            self.embeddings[at] = answer.encoded.embeddings
+        if answer.recommended is not None:
+            for position, user in zip(positions, answer.recommended.users, strict=True):
+                self.items[position], self.scores[position] = user.items, user.scores
 
 
 def part_files(
@@ -55,8 +62,13 @@ def _table(part: Part, rows: Rows, plan: Plan, facts: ModelFacts) -> pa.Table:
     columns = {"row": pa.array(part.rows, pa.int64()), "id": _ids(part, plan.id_type)}
     kept = pa.concat_tables([plan.kept.empty_table(), *part.passed])
     columns |= dict(zip(kept.column_names, kept.columns, strict=True))
-    numbers = rows.embeddings.astype(np.float16) if plan.float16 else rows.embeddings
-    columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(numbers.ravel(), facts.width)
+    number = pa.float16() if plan.float16 else pa.float32()
+    if plan.embeddings:
+        numbers = rows.embeddings.astype(number.to_pandas_dtype())
+        columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(numbers.ravel(), facts.width)
+    if plan.recommend is not None:
+        columns["items"] = _items(rows.items, pa.type_for_alias(facts.items))
+        columns["scores"] = pa.array(rows.scores, pa.list_(number))
     for name in ("used", "truncated", "unknown"):
         columns[name] = pa.array(getattr(rows, name))
     table = pa.table(columns)
@@ -64,6 +76,15 @@ def _table(part: Part, rows: Rows, plan: Plan, facts: ModelFacts) -> pa.Table:
         table = table.filter(pa.array(rows.filled))
     told = {"model": facts.name, "version": facts.version, "checksum": facts.checksum}
     return table.replace_schema_metadata({f"persona.{key}": one for key, one in told.items()})
+
+
+def _items(items: list[list[ItemId] | None], item_type: pa.DataType) -> pa.Array:
+    if pa.types.is_string(item_type):
+        items = [None if row is None else [str(item) for item in row] for row in items]
+    try:
+        return pa.array(items, pa.list_(item_type))
+    except (pa.ArrowException, TypeError) as error:
+        raise ScoringError(f"the items are not all integers, as the first is: {error}") from error
 
 
 def _ids(part: Part, id_type: pa.DataType) -> pa.Array:

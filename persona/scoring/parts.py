@@ -7,15 +7,19 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from persona.contract import ItemId
-from persona.tables import Batch, Reject
-from persona.tables.table import BATCH_ROWS, Table
+from persona.tables.rows import Batch, Reject
+
+if TYPE_CHECKING:
+    from persona.tables.table import Table  # a worker needs no database
 
 PART_ROWS = 20_000
-PART_CLICKS = 200_000  # about 30 MB of ids in memory
+PART_CLICKS = 200_000
+REJECTS_AHEAD = 4096  # as many as a table of histories yields before the rows between them
 
 
 @dataclass(eq=False)
@@ -66,7 +70,9 @@ class Run:
     end: int
 
 
-def parts(table: Table, max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS) -> Iterator[Part]:
+def parts(
+    table: "Table", max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS
+) -> Iterator[Part]:
     """The parts of a table, at least one; those with long histories have fewer rows."""
     file = table.files[0] if len(table.files) == 1 else ""
     part = Part(0, file)
@@ -85,14 +91,14 @@ def parts(table: Table, max_rows: int = PART_ROWS, max_clicks: int = PART_CLICKS
         yield part
 
 
-def _in_order(table: Table) -> Iterator[Run | Reject]:
+def _in_order(table: "Table") -> Iterator[Run | Reject]:
     """The rejects of a table of histories between the rows where they stood."""
     waiting = deque[Reject]()
     for found in table:
         if isinstance(found, Reject):
             waiting.append(found)
-            # The rejects of so many rows come before their batch, those of a table of clicks all.
-            if table.kind == "clicks" or len(waiting) > BATCH_ROWS:
+            # Those of a table of clicks all come first.
+            if table.kind == "clicks" or len(waiting) > REJECTS_AHEAD:
                 yield waiting.popleft()
             continue
         start = 0

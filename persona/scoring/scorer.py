@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from persona.contract import ItemId, UnknownItems
-from persona.results import Encoded
+from persona.results import Encoded, Recommended
 from persona.scoring.parts import Part
 
+Histories = Sequence[Sequence[ItemId]]
 FormatName = Literal["parquet", "jsonl", "csv", "npy"]
 
 
@@ -23,6 +24,9 @@ class Plan:
     version: str | None = None  # None: the newest
     unknown_items: UnknownItems = "token"
     float16: bool = False
+    embeddings: bool = True
+    recommend: int | None = None  # items a user
+    exclude_seen: bool = False  # from those
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class ModelFacts:
     version: str
     checksum: str  # SHA-256 of the artifact's manifest; empty where a service does not tell
     width: int  # numbers of an embedding
+    items: str = ""  # Arrow type of the recommended items, where some are wanted
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Counts:
     rejected: int = 0
     unknown: int = 0  # clicks of unknown items
     truncated: int = 0  # users with more clicks than the model reads
-    tokens: int = 0  # that the model read
-    computed_tokens: int = 0  # the same with padding; 0 where it is unknown
+    tokens: int = 0  # that the model read; 0 where it is unknown, and the next as well
+    computed_tokens: int = 0  # the same with padding
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, others = vars(self), vars(other)
@@ -61,13 +66,90 @@ class ScoredPart:
     files: dict[str, bytes]  # by name
 
 
-class Encoder(Protocol):
-    """Turns histories into embeddings."""
+class Model(Protocol):
+    """What answers: `Client` and `Engine` do."""
 
-    computed_tokens: int  # so far, padding included; 0 where it is unknown
+    def encode(
+        self,
+        histories: Histories,
+        *,
+        model: str | None,
+        version: str | None,
+        unknown_items: UnknownItems,
+    ) -> Encoded:
+        """The embedding of each history."""
 
-    def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:
-        """Encodes each history.
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        exclude_seen: bool,
+        model: str | None,
+        version: str | None,
+        unknown_items: UnknownItems,
+    ) -> Recommended:
+        """The `k` best items for each history."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of some histories: embeddings, recommended items, or both."""
+
+    encoded: Encoded | None
+    recommended: Recommended | None
+
+    @property
+    def either(self) -> Encoded | Recommended:
+        """What both have: the model, its version, and what it used of the histories."""
+        (found, *_) = self.parts
+        return found
+
+    @property
+    def parts(self) -> list[Encoded | Recommended]:
+        """What there is of both."""
+        return [one for one in (self.encoded, self.recommended) if one is not None]
+
+
+def ask(model: Model, plan: Plan, histories: Histories) -> Answer:
+    """Asks a model for what the plan wants of histories."""
+    encoded = recommended = None
+    if plan.embeddings:
+        encoded = model.encode(
+            histories,
+            model=plan.model,
+            version=plan.version,
+            unknown_items=plan.unknown_items,
+        )
+    if plan.recommend is not None:
+        recommended = model.recommend(
+            histories,
+            plan.recommend,
+            exclude_seen=plan.exclude_seen,
+            model=plan.model,
+            version=plan.version,
+            unknown_items=plan.unknown_items,
+        )
+    return Answer(encoded, recommended)
+
+
+def item_type(model: "Asked", plan: Plan) -> str:
+    """The Arrow type of the items that the model recommends; empty if none are wanted."""
+    if plan.recommend is None:
+        return ""
+    recommended = model.answer([[]]).recommended
+    items = recommended.users[0].items if recommended else []
+    return "int64" if items and isinstance(items[0], int) else "string"
+
+
+class Asked(Protocol):
+    """A model that is asked for what a plan wants."""
+
+    tokens: int  # that it read so far; 0 where that is unknown, and the next as well
+    computed_tokens: int  # the same with padding
+
+    def answer(self, histories: Histories) -> Answer:
+        """Answers for each history.
 
         Raises:
             InvalidRequest: a history is refused; `history` says which.

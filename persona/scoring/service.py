@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar, Unpack
 
 import httpx
@@ -9,11 +11,10 @@ import httpx
 from persona.client import Client, ConnectionFailed, ModelCard, UnexpectedAnswer
 from persona.client.connection import Options
 from persona.client.http import DEFAULT_URL
-from persona.contract import DeadlineExceeded, ItemId, ModelNotFound, NotReady, Overloaded
-from persona.results import Encoded
+from persona.contract import DeadlineExceeded, ModelNotFound, NotReady, Overloaded
 from persona.scoring.encoding import score_part
 from persona.scoring.parts import Part
-from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
+from persona.scoring.scorer import Answer, Histories, ModelFacts, Plan, ScoredPart, ask, item_type
 from persona.scoring.window import Window
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class ServiceScorer:
     """
 
     at_once = 3  # parts: one that ends, one in full swing, one that begins
-    computed_tokens = 0  # only the service knows
+    tokens = computed_tokens = 0  # only the service knows
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class ServiceScorer:
     def start(self, plan: Plan) -> ModelFacts:
         """As in `Scorer`."""
         self._plan = plan
-        self._facts = _facts(self._tried(self._client.models), plan)
+        facts = _facts(self._tried(self._client.models), plan)
+        self._facts = replace(facts, items=item_type(self, plan))
         return self._facts
 
     def submit(self, part: Part) -> "Future[ScoredPart | Exception]":
@@ -75,17 +77,10 @@ class ServiceScorer:
         self._requests.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def encode(self, histories: Sequence[Sequence[ItemId]]) -> Encoded:
-        """As in `Encoder`."""
-        plan = self._plan
+    def answer(self, histories: Histories) -> Answer:
+        """As in `Asked`."""
         return self._tried(
-            lambda: self._client.encode(
-                histories,
-                model=plan.model,
-                version=plan.version,
-                unknown_items=plan.unknown_items,
-            ),
-            divisible=len(histories) > 1,
+            partial(ask, self._client, self._plan, histories), divisible=len(histories) > 1
         )
 
     def _tried(self, ask: Callable[[], T], *, divisible: bool = False) -> T:

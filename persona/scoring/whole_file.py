@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from persona.contract import UnknownItems
 from persona.scoring.assembly import Target, assemble
@@ -93,12 +93,15 @@ def score_file(
     version: str | None = None,
     unknown_items: UnknownItems = "token",
     float16: bool = False,
+    recommend: int | None = None,
+    embeddings: bool | None = None,
+    exclude_seen: bool = False,
     max_rejects: str | None = None,
     restart: bool = False,
     part_rows: int = PART_ROWS,
     progress: Progress = lambda _rows, _fraction: None,
 ) -> ScoreReport:
-    """Encodes every history in `source` and writes the embeddings to `target`.
+    """Writes the embedding of every history in `source`, or what to show next, to `target`.
 
     A run that was ended goes on when it is called again, and gives the same bytes. `target` gets
     the columns `row` (of the input, counted from 0), `id`, those of `columns.columns`, `embedding`,
@@ -115,7 +118,10 @@ def score_file(
         version: version of the model; None for the newest.
         unknown_items: for items that the model does not know, `token` encodes a click on an unknown
             item, `drop` leaves the click out, `error` rejects the row.
-        float16: write embeddings as float16.
+        float16: write embeddings and scores as float16.
+        recommend: how many items to recommend to each user: the columns `items` and `scores`.
+        embeddings: whether to write embeddings; None: unless items are recommended.
+        exclude_seen: recommend no items of the history.
         max_rejects: a number of rows such as "100", or a share of those so far such as "1%".
         restart: begin anew where a run with another input, model or options was ended.
         part_rows: rows that are written at a time.
@@ -130,15 +136,25 @@ def score_file(
     """
     started = time.monotonic()
     place = _target(str(target), output_format, rejects)
+    if place.format == "npy" and recommend is not None and not embeddings:
+        raise ScoringError(".npy holds embeddings; choose another format for recommended items")
     limit = MaxRejects.of(max_rejects)
     with closing(scorer), open_table(source, columns, memory=READER_MEMORY) as table:
         _check_distinct(table, place)
         plan = Plan(
-            place.format, table.id_type, table.schema, model, version, unknown_items, float16
+            place.format,
+            table.id_type,
+            table.schema,
+            model,
+            version,
+            unknown_items,
+            float16,
+            recommend is None if embeddings is None else embeddings,
+            recommend,
+            exclude_seen,
         )
         facts = scorer.start(plan)
-        options = {**asdict(columns), "unknown_items": unknown_items, "float16": float16}
-        options |= {"format": place.format, "part_rows": part_rows}
+        options = {**asdict(columns), **_options(plan), "part_rows": part_rows}
         run = {"input": _input(table), "model": asdict(facts), "options": options}
         with journal_in(place.work, run, restart=restart) as journal:
             tally = _Tally(journal.counts, limit, progress)
@@ -204,6 +220,15 @@ def _result(future: "Future[ScoredPart | Exception]") -> ScoredPart:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """What is wanted, without what the input and the model say."""
+    return {
+        name: value
+        for name, value in vars(plan).items()
+        if name not in {"id_type", "kept", "model", "version"}
+    }
 
 
 def _input(table: Table) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 from persona.artifact import ArtifactError
 from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ModelNotFound, Query, Scores
 from persona.engine import Engine, Limits
+from persona.engine.batcher import RunStats
 from persona.results import FullAttention, PooledAttention
 from tests.serving import serving
 
@@ -138,3 +139,19 @@ def test_numbers_too_small_to_be_normal_are_zero_in_a_thread_that_says_so() -> N
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_an_engine_without_attention_encodes_the_same(tiny_artifacts: Path) -> None:
+    plain = Engine.open(tiny_artifacts, attention=False)
+    histories = [["item 1", "item 2"], []]
+    expected = Engine.open(tiny_artifacts).encode(histories).embeddings
+    np.testing.assert_array_equal(plain.encode(histories).embeddings, expected)
+    with pytest.raises(InvalidRequest, match="carries no graph 'attention'"):
+        plain.encode(histories, attention="pooled")
+
+
+def test_the_engine_tells_what_each_run_took(tiny_artifacts: Path) -> None:
+    runs: list[RunStats] = []
+    engine = Engine.open(tiny_artifacts, on_run=lambda _name, _version, stats: runs.append(stats))
+    engine.encode([["item 1"] * 3, ["item 2"] * 2])
+    assert [(run.histories, run.tokens, run.computed_tokens) for run in runs] == [(2, 7, 8)]

@@ -142,7 +142,9 @@ def test_what_serves_never_imports_pytorch(module: str) -> None:
     assert not [name for name in loaded if name.partition(".")[0] in TRAINING]
 
 
-@pytest.mark.parametrize("module", ["persona", "persona.client", "persona.tables"])
+@pytest.mark.parametrize(
+    "module", ["persona", "persona.client", "persona.scoring", "persona.tables"]
+)
 def test_a_client_needs_no_extra(module: str) -> None:
     extras = {"onnxruntime", "pydantic", "duckdb", "pyarrow", "fastapi", "uvicorn"}
     assert not loaded_by(module) & extras

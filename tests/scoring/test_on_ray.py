@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def on_ray(artifacts: Path, address: str = "local") -> Any:
-    from persona.scoring.on_ray import RayScorer
+    from persona.scoring import RayScorer
 
     return RayScorer(artifacts, address)
 

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from persona.artifact import ArtifactError
 from persona.contract import ModelNotFound
 from persona.engine import Engine
-from persona.scoring import ProcessScorer, ScoreReport, WorkerEnded, score_file
-from tests.scoring.small_tables import content_of, rejects_of, write_jsonl, write_parquet
+from persona.scoring import ProcessScorer, ScoreReport, ScoringError, WorkerEnded, score_file
+from tests.scoring.small_tables import (
+    content_of,
+    read_jsonl,
+    rejects_of,
+    write_jsonl,
+    write_parquet,
+)
 from tests.serving import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +86,39 @@ def test_rows_with_unknown_items_can_be_rejected(tiny_artifacts: Path, tmp_path:
     assert reasons == {"the history, item 1: unknown item 'other'"}
 
 
+def test_items_can_be_recommended_in_place_of_embeddings(
+    tiny_artifacts: Path, tmp_path: Path
+) -> None:
+    histories = [["item 1", "item 2"], [], ["item 3"] * 5]
+    source = write_parquet(tmp_path / "in.parquet", histories)
+    options: dict[str, Any] = {"recommend": 4, "exclude_seen": True}
+    score(source, tmp_path / "out.jsonl", tiny_artifacts, **options)
+    expected = Engine.open(tiny_artifacts).recommend(histories, 4, exclude_seen=True).users
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["items"] for row in rows] == [user.items for user in expected]
+    np.testing.assert_allclose(
+        [row["scores"] for row in rows], [user.scores for user in expected], atol=1e-5
+    )
+    assert "embedding" not in rows[0]
+
+
+def test_recommended_items_stand_beside_embeddings(tiny_artifacts: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(300))
+    options: dict[str, Any] = {"recommend": 3, "embeddings": True, "part_rows": 100}
+    report = score(source, tmp_path / "out.parquet", tiny_artifacts, **options)
+    schema = pq.read_schema(tmp_path / "out.parquet")
+    assert schema.names[2:5] == ["embedding", "items", "scores"]
+    assert schema.field("items").type == pa.list_(pa.string())
+    assert report.padding_ratio
+    assert 1 <= report.padding_ratio < 1.5
+
+
+def test_an_array_alone_holds_no_recommended_items(tiny_artifacts: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(1))
+    with pytest.raises(ScoringError, match="choose another format for recommended items"):
+        score(source, tmp_path / "out.npy", tiny_artifacts, recommend=3)
+
+
 def test_a_folder_without_artifacts_is_named(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", users(1))
     with pytest.raises(ArtifactError, match=str(tmp_path)):
@@ -108,7 +148,8 @@ def test_a_worker_that_is_killed_ends_the_run_which_goes_on(
 
     def kill_one(_rows: int, _fraction: float) -> None:
         workers = {pid for pid in children(os.getpid()) if "worker" in command_of(pid)}
-        os.kill(workers.pop(), signal.SIGKILL)
+        for worker in list(workers)[:1]:
+            os.kill(worker, signal.SIGKILL)
 
     with pytest.raises(WorkerEnded, match="ended with signal 9; is there enough memory"):
         score(source, target, tiny_artifacts, part_rows=20, progress=kill_one)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from persona.contract import DeadlineExceeded
-from persona.scoring import ServiceScorer, score_file
+from persona.scoring import ProcessScorer, Scorer, ServiceScorer, score_file
 from tests.scoring.small_tables import content_of, rejects_of, write_jsonl
 from tests.scoring.test_processes import users
 from tests.serving import free_port, serving
@@ -108,6 +108,21 @@ def test_refusals_and_cut_connections_change_no_byte(service: str, tmp_path: Pat
     rows = pq.read_table(tmp_path / "b.parquet")["row"].to_pylist()
     rejected = [reject["row"] for reject in rejects_of(tmp_path / "b.parquet")]
     assert sorted(rows + rejected) == list(range(1000))
+
+
+def test_a_service_recommends_what_processes_recommend(
+    service: str, tiny_artifacts: Path, tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(200))
+    scorers: dict[str, Scorer] = {
+        "url": ServiceScorer(service),
+        "artifact": ProcessScorer(tiny_artifacts, workers=1),
+    }
+    for name, scorer in scorers.items():
+        score_file(source, tmp_path / f"{name}.parquet", scorer, recommend=5, embeddings=True)
+    one, other = (pq.read_table(tmp_path / f"{name}.parquet") for name in scorers)
+    assert one.schema.equals(other.schema, check_metadata=True)
+    assert one["items"].equals(other["items"])
 
 
 def test_a_service_that_only_misses_deadlines_gets_few_requests(tmp_path: Path) -> None:
