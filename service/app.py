@@ -2,49 +2,55 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from persona.contract import PersonaError
+from service.board import Seat
+from service.health import Reports, health
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import REQUESTS, SECONDS, exposition
-from service.protocols.exchange import Answer
+from service.protocols.exchange import CLOSE, Answer
 from service.protocols.native.errors import answer_to, error_answer
 from service.protocols.native.routes import VERBS, plain, posted
-from service.protocols.native.schema import ErrorResponse
+from service.pulse import Pulse
 from service.settings import Settings
 
 _INTERNAL_ERROR = error_answer(500, "internal", "internal error")
 
+BROKEN = 3  # exit status of a worker whose artifacts cannot be served
+
 logger = logging.getLogger(__name__)
 
 
-class Health(BaseModel):
-    """The state of this worker."""
-
-    status: Literal["live", "ready"]
-
-
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI:  # noqa: B008  # frozen
     """The application; without settings, from the environment's PERSONA_* variables."""
-    service = Service(settings or Settings())
+    service = Service(settings or Settings(), seat)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with service.running():
-            loading = asyncio.create_task(service.load())
+            tasks = [
+                asyncio.create_task(service.load()),
+                asyncio.create_task(Pulse(service).beat()),
+            ]
+            if seat.holds_back:
+                await service.settled()
+                if not service.is_ready:
+                    os._exit(BROKEN)  # it has said why, nobody has been let in, and others answer
             yield
-            loading.cancel()
+            for task in tasks:
+                task.cancel()
 
     app = Application(
         service,
@@ -56,7 +62,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(posted)
     app.include_router(plain)
-    _add_health(app, service)
+    app.include_router(health)
+    app.state.reports = Reports(service)
+    _add_metrics(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, lambda _request, _error: _INTERNAL_ERROR.response())
@@ -97,6 +105,8 @@ class Application(FastAPI):
             except Exception as error:  # noqa: BLE001  # the process border: log, answer, live on
                 answer = _failed(scope, error)
             status = answer.status
+            if self._service.is_draining:
+                answer = answer.closing()
             await answer.send(send)
         self._count(scope["path"], status, time.perf_counter() - started)
 
@@ -107,6 +117,8 @@ class Application(FastAPI):
         async def noting_send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
+            if self._service.is_draining and "status" in message:
+                message["headers"] = [*message.get("headers", []), CLOSE]
             await send(message)
 
         try:
@@ -128,18 +140,7 @@ class Application(FastAPI):
         self._seconds[route].observe(seconds)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", tags=["health"])
-    async def live() -> Health:
-        """200 while the worker's event loop turns."""
-        return Health(status="live")
-
-    @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
-    async def ready() -> Health:
-        """200 when the artifacts are verified and warm, until the worker is asked to end."""
-        service.require_ready()
-        return Health(status="ready")
-
+def _add_metrics(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics, summed over the workers."""

@@ -3,7 +3,9 @@
 PersonaError
 ├── ClientGone       the client closed the connection before the answer was there
 ├── UnknownEncoding  the body is compressed
-└── CannotListen     the address cannot be listened on, for example because the port is in use
+├── CannotListen     the address cannot be listened on, for example because the port is in use
+├── CannotShare      no folder has room for what the workers share
+└── CannotServe      no worker becomes ready
 """
 
 from persona.contract import PersonaError
@@ -19,3 +21,11 @@ class UnknownEncoding(PersonaError):
 
 class CannotListen(PersonaError):
     """The service cannot start; the message names the address."""
+
+
+class CannotShare(PersonaError):
+    """The service cannot start; the message names the folders and what is wrong with each."""
+
+
+class CannotServe(PersonaError):
+    """The service has given up; the message says how the last worker ended."""

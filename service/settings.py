@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(default=5, ge=1)  # between two requests of a connection
     closing_seconds: float = Field(default=5.0, gt=0)  # for the client to read the last answer
     drain_seconds: float = Field(default=0.0, ge=0.0)  # not ready, still answering, before exit
+    hang_seconds: float = Field(default=10.0, gt=1.0)  # without a sign of life, then replaced
+    start_seconds: float = Field(default=120.0, gt=1.0)  # until a worker is ready, then replaced
+    max_failed_starts: int = Field(default=5, ge=1)  # in a row and nobody ready, then give up
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 
     def limits(self) -> Limits:

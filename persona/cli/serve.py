@@ -36,7 +36,8 @@ def serve(
 
     from persona.artifact import find_artifacts
     from service.settings import Settings, cpu_limit
-    from service.workers import hold_port, run
+    from service.supervisor import run
+    from service.workers import hold_port
 
     options: dict[str, Any] = {
         "artifacts": artifacts,

@@ -47,7 +47,7 @@ LIBRARIES = {
     "pydantic": "persona.artifact persona.cli service model.training",
     "pydantic_settings": "service.settings",
     "onnxruntime": "persona.engine.session export",
-    "fastapi": "service.app service.protocols",
+    "fastapi": "service.app service.health service.protocols",
     "starlette": "service.app service.protocols",
     "prometheus_client": "service",
     "uvicorn": "persona.cli.serve service",

@@ -5,6 +5,7 @@ InvalidRequest
 """
 
 from collections.abc import Mapping
+from math import ceil
 
 import orjson
 
@@ -44,11 +45,23 @@ class InvalidBody(InvalidRequest):
 
 
 def error_answer(
-    status: int, code: str, message: str, path: Path = (), *, close: bool = False
+    status: int,
+    code: str,
+    message: str,
+    path: Path = (),
+    *,
+    close: bool = False,
+    retry_after_s: float | None = None,
 ) -> Answer:
-    """An error as it is sent; `close` where the connection ends with it."""
+    """An error as it is sent; `close` where the connection ends with it.
+
+    Whole seconds say when to try again.
+    """
     error = {"code": code, "message": message, "path": path}
-    headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if code == "overloaded" else []
+    headers = []
+    if code == "overloaded":
+        seconds = max(1, ceil(retry_after_s or RETRY_AFTER_S))
+        headers.append((b"retry-after", b"%d" % seconds))
     if close:
         headers.append((b"connection", b"close"))
     return Answer(orjson.dumps({"error": error}), status, headers)
@@ -63,4 +76,5 @@ def answer_to(error: PersonaError, path: Path = ()) -> Answer:
         path = (error.part,)
     message = str(error) if status != 500 else "internal error"
     unread = isinstance(error, RequestTooLarge | UnknownEncoding)  # the rest of the body
-    return error_answer(status, code, message, path, close=unread)
+    again = error.retry_after_s
+    return error_answer(status, code, message, path, close=unread, retry_after_s=again)
