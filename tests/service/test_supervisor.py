@@ -80,8 +80,8 @@ def test_when_the_supervisor_is_killed_its_workers_end_and_free_the_port(
 def test_a_service_whose_workers_never_start_gives_up_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "manifest.json").touch()
-    # A module that ends the worker while it loads.
-    (tmp_path / "httptools.py").write_text("import os; os._exit(7)")
+    # A module that only workers import, and which ends them.
+    (tmp_path / "uvloop.py").write_text("import os; os._exit(7)")
     environment = {"PYTHONPATH": str(tmp_path), "PERSONA_MAX_FAILED_STARTS": "2"}
     with process("--artifacts", str(tmp_path), "--workers", "1", **environment) as (running, _):
         _, log = running.communicate(timeout=120)
