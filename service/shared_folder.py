@@ -37,7 +37,7 @@ def shared_folder(workers: int, parents: Sequence[Path] | None = None) -> Iterat
 def _parents() -> list[Path]:
     memory = Path("/dev/shm")  # noqa: S108  # there where /tmp is read-only; mkdtemp names safely
     try:
-        return [memory, Path(tempfile.gettempdir())]
+        return list(dict.fromkeys([memory, Path(tempfile.gettempdir())]))
     except FileNotFoundError:  # no usable one
         return [memory]
 
