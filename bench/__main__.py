@@ -8,6 +8,7 @@ from bench.batch import batch, pooled
 from bench.ceiling import ceiling
 from bench.container import container
 from bench.curves import curves
+from bench.faults import kills, large, overload
 from bench.generated import schemathesis
 from bench.hostile import hostile
 from bench.house import house, house_training
@@ -54,6 +55,8 @@ for serving in (
     house,
 ):
     app.command()(serving)
+for fault in (overload, kills, large):
+    app.command()(fault)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)
 

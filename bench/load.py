@@ -14,10 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Load:
     per_second: float  # answers with status 200
     failed: float  # share of the requests
     latencies_ms: NDArray[np.float64]  # of the good answers; wrk tells p50 and p99 alone
+    statuses: Mapping[int, int] = field(default_factory=dict)  # answers by status; wrk has none
 
     def percentile(self, percent: float) -> float:
         """Latency in milliseconds; NaN without a good answer."""
@@ -139,7 +140,7 @@ def _play(
 
     Answers count that come between `since` and `until`.
     """
-    due, sent, refused = due_s.tolist(), 0, 0
+    due, sent, statuses = due_s.tolist(), 0, Counter[int]()
     closed = until < float("inf")  # a request is due when there is a connection for it
     latencies: list[float] = []
     with ExitStack() as stack:
@@ -157,20 +158,21 @@ def _play(
             waits = idle and sent < len(due)
             ready = _wait(list(busy), due[sent] - now if waits else PATIENCE_S)
             for number in ready:
-                ok = _read(open_[number])
+                status = _read(open_[number])
                 now = time.perf_counter() - started
                 asked = busy.pop(number)
                 if since <= now < until:
-                    refused += not ok
-                    if ok:
+                    statuses[status] += 1
+                    if status == 200:
                         latencies.append(now - asked)
                 idle.append(number)
             now = time.perf_counter() - started
     answers = len(latencies)
     return Load(
         answers / (min(now, until) - since),
-        refused / max(1, answers + refused),
+        1 - answers / max(1, statuses.total()),
         np.array(latencies) * 1000,
+        statuses,
     )
 
 
@@ -190,8 +192,8 @@ def _connect(port: int, connections: int) -> Iterator[socket.socket]:
         time.sleep(0.002)  # so that each worker gets a turn to accept
 
 
-def _read(connection: socket.socket) -> bool:
-    """Reads one answer to its end; whether its status is 200."""
+def _read(connection: socket.socket) -> int:
+    """Reads one answer to its end; its status."""
     answer = connection.recv(1 << 18)
     while (end := answer.find(b"\r\n\r\n")) < 0 and answer:
         answer += connection.recv(1 << 18)
@@ -202,4 +204,4 @@ def _read(connection: socket.socket) -> bool:
     missing = end + 4 + int(rest.split(b"\r\n", 1)[0]) - len(answer)
     while missing > 0:
         missing -= len(connection.recv(1 << 18)) or missing
-    return head.startswith(b"http/1.1 200")
+    return int(head[9:12])

@@ -2,59 +2,59 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import Counter
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from persona.contract import PersonaError
+from service.board import Seat
 from service.border import Border
 from service.distribution import Series
 from service.gate import Gate
+from service.health import Reports, health
 from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
 from service.openapi import complete, page
-from service.protocols.exchange import Answer
-from service.protocols.native.schema import ErrorResponse
+from service.protocols.exchange import CLOSE, Answer
 from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
+from service.pulse import Pulse
 from service.settings import Settings
 
 _CAUSES = {404: "not_found", 405: "method_not_allowed", 500: "internal", 503: "not_ready"}
 
+BROKEN = 3  # exit status of a worker whose artifacts cannot be served
+
 logger = logging.getLogger(__name__)
 
 
-class Health(BaseModel):
-    """The state of this worker."""
-
-    status: Literal["live", "ready"]
-
-
-class Readiness(Health):
-    """Also what is amiss although the worker answers."""
-
-    problems: dict[str, str]  # of versions that are refused or damaged, such as `shop/2`
-
-
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI:  # noqa: B008  # frozen
     """The application; without settings, from the environment's PERSONA_* variables."""
-    service = Service(settings or Settings())
+    service = Service(settings or Settings(), seat)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with service.running():
-            loading = asyncio.create_task(service.run())
+            tasks = [
+                asyncio.create_task(service.run()),
+                asyncio.create_task(Pulse(service).beat()),
+            ]
+            if seat.holds_back:
+                await service.settled()
+                if not service.is_ready:
+                    os._exit(BROKEN)  # it has said why, nobody has been let in, and others answer
             yield
-            loading.cancel()
+            for task in tasks:
+                task.cancel()
 
     app = Application(
         service,
@@ -66,9 +66,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for router in (*ROUTERS, page):
+    for router in (*ROUTERS, page, health):
         app.include_router(router)
-    _add_health(app, service)
+    app.state.reports = Reports(service)
+    _add_metrics(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_any_error)
@@ -119,6 +120,8 @@ class Application(FastAPI):
             status, code = await self._through_fastapi(scope, receive, send), ""
         else:
             status, code = answer.status, answer.code
+            if self._service.is_draining:
+                answer = answer.closing()
             await answer.send(send)
         route = route_of(scope["path"]) if verb else getattr(scope.get("route"), "path", "other")
         self._count(route, status, code, time.perf_counter() - started)
@@ -138,6 +141,8 @@ class Application(FastAPI):
         async def noting_send(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
+            if self._service.is_draining and "status" in message:
+                message["headers"] = [*message.get("headers", []), CLOSE]
             await send(message)
 
         try:
@@ -169,18 +174,7 @@ class Application(FastAPI):
             tally.count(ERRORS.labels(code or _CAUSES.get(status, f"http_{status}")))
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", tags=["health"])
-    async def live() -> Health:
-        """200 while the worker's event loop turns."""
-        return Health(status="live")
-
-    @app.get("/health/ready", tags=["health"], responses={503: {"model": ErrorResponse}})
-    async def ready() -> Readiness:
-        """200 when the default model is verified and warm, until the worker is asked to end."""
-        service.require_ready()
-        return Readiness(status="ready", problems=service.versions.rollout.state.problems)
-
+def _add_metrics(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics, summed over the workers."""

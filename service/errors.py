@@ -9,7 +9,9 @@ PersonaError
 ├── Conflict         what is served cannot be changed like that
 ├── NoStateFolder    there is no place for copies of artifacts and for what was chosen
 ├── BrokenKeys       the file of keys cannot be used; names the place in it
-└── CannotListen     the address cannot be listened on, for example because the port is in use
+├── CannotListen     the address cannot be listened on, for example because the port is in use
+├── CannotShare      no folder has room for what the workers share
+└── CannotServe      no worker becomes ready
 """
 
 from persona.contract import PersonaError
@@ -49,3 +51,11 @@ class Unauthorized(PersonaError):
 
 class RateLimited(PersonaError):
     """The key's limit is reached; `retry_after_s` says when it is not."""
+
+
+class CannotShare(PersonaError):
+    """The service cannot start; the message names the folders and what is wrong with each."""
+
+
+class CannotServe(PersonaError):
+    """The service has given up; the message says how the last worker ended."""

@@ -3,24 +3,27 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Literal
 
 from persona.contract import NotReady
 from persona.engine import Engine
 from persona.engine.session import flush_subnormals
 from persona.engine.timeouts import Timeouts
+from service.board import Report, Seat, State
 from service.logs import frames
-from service.metrics import READY, Tally, forget_worker
+from service.metrics import READY, RESTARTS, Tally
 from service.settings import Settings
 from service.traffic import Traffic
 from service.versions.watching import Watcher
 
 RETRY_S = 1.0
+LAST_ANSWERS_S = 0.2
 YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
 
 logger = logging.getLogger(__name__)
@@ -29,14 +32,18 @@ logger = logging.getLogger(__name__)
 class Service:
     """The engine of one worker, and whether it is fit to answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, seat: Seat = Seat()) -> None:  # noqa: B008  # frozen
         self.settings = settings
+        self.seat = seat
         self.tally = Tally()
         self.traffic = Traffic(self.tally)
         self.timeouts = Timeouts()
         self.versions = Watcher(settings, self.tally.add_run)
-        self._state: Literal["starting", "ready", "broken", "draining"] = "starting"
+        self._state: State = "starting"
         self._reason = "loading the artifacts"
+        self._since = time.time()
+        self._doubted = False
+        self.changed = asyncio.Event()  # its state, since the last report
         self._loaded = asyncio.Event()  # or broken
 
     async def run(self) -> None:
@@ -86,31 +93,69 @@ class Service:
         """Whether the artifacts are being opened."""
         return not self._loaded.is_set()
 
-    async def loaded(self) -> None:
-        """Waits until loading has ended, at most as long as a request may take.
+    async def loaded(self, seconds: float | None = None) -> None:
+        """Waits until loading has ended, at most so long; by default as a request may take.
 
         Workers share a port: once one of them is ready, requests reach those that are not.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.deadline_ms / 1000):
+            async with asyncio.timeout(seconds or self.settings.deadline_ms / 1000):
                 await self._loaded.wait()
+
+    async def settled(self) -> None:
+        """Waits until loading has ended, however long that takes."""
+        await self._loaded.wait()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work should be sent here."""
+        return self._state == "ready"
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether connections should end with their next answer."""
+        return self._state == "draining"
 
     def drain(self) -> None:
         """From now on `/health/ready` is 503, while requests are still answered."""
         self._turn("draining", "shutting down")
 
-    def _turn(self, state: Literal["ready", "broken", "draining"], reason: str) -> None:
+    def doubt(self, state: State, reason: str) -> None:
+        """Takes a ready worker for one that is not, until `trust`."""
+        if self._state == "ready" or (self._doubted and self._state != "draining"):
+            if not self._doubted:
+                logger.error("%s: %s", state, reason)
+            self._doubted = True
+            self._turn(state, reason)
+
+    def trust(self) -> None:
+        """Ends a doubt."""
+        if self._doubted and self._state != "draining":
+            self._turn("ready", "")
+            logger.info("ready again")
+        self._doubted = False
+
+    def report(self) -> Report:
+        """What this worker says of itself."""
+        engine = self.versions.rollout.engine
+        models = [] if engine is None else engine.registry.loaded
+        return Report(
+            worker=self.seat.number,
+            process_id=os.getpid(),
+            state=self._state,
+            reason=self._reason,
+            since=self._since,
+            beat=time.monotonic(),
+            takes_requests=self._state != "starting" or not self.seat.holds_back,
+            models=[f"{model.manifest.name}/{model.manifest.version}" for model in models],
+        )
+
+    def _turn(self, state: State, reason: str) -> None:
+        if state != self._state:
+            self._since = time.time()
+            self.changed.set()
         self._state, self._reason = state, reason
         READY.set(state == "ready")
-
-    def require_ready(self) -> None:
-        """Checks that new work should be sent here.
-
-        Raises:
-            NotReady: not yet, no more, or never; the message says why.
-        """
-        if self._state != "ready":
-            raise NotReady(f"{self._state}: {self._reason}")
 
     def engine(self) -> Engine:
         """What answers queries.
@@ -123,6 +168,16 @@ class Service:
             raise NotReady(f"{self._state}: {self._reason}")
         return engine
 
+    def refuse_late(self, deadline_s: float) -> None:
+        """Refuses a request before anything of it is read.
+
+        Raises:
+            Overloaded: the deadline would pass in the queue, whichever model it asks for.
+        """
+        engine = self.versions.rollout.engine
+        if engine is not None:
+            engine.refuse_late(deadline_s)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Drains when the process is asked to end, before the server closes its sockets.
@@ -130,6 +185,8 @@ class Service:
         To be entered by the thread that computes, before anything is loaded.
         """
         flush_subnormals()
+        if self.seat.restarts is not None:
+            RESTARTS.labels(self.seat.restarts).inc()
         try:
             with _delayed_exit(self.drain, self.settings.drain_seconds):
                 yield
@@ -137,7 +194,6 @@ class Service:
             self.drain()
             self.versions.close()
             self.tally.flush()
-            forget_worker()
 
 
 def _spare_the_garbage_collector() -> None:
@@ -152,7 +208,10 @@ def _spare_the_garbage_collector() -> None:
 
 @contextmanager
 def _delayed_exit(drain: Callable[[], None], seconds: float) -> Iterator[None]:
-    """On SIGTERM calls `drain` at once and the server's own handler `seconds` later."""
+    """On SIGTERM calls `drain` at once and the server's own handler `seconds` later.
+
+    Not before `LAST_ANSWERS_S`: until then, answers tell clients to open another connection.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread: an embedding program drains by itself
         return
@@ -163,9 +222,13 @@ def _delayed_exit(drain: Callable[[], None], seconds: float) -> Iterator[None]:
         if callable(server_handler):
             server_handler(number, frame)
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def begin(number: int, frame: FrameType | None) -> None:
         drain()
-        loop.call_soon_threadsafe(loop.call_later, seconds, end, number, frame)
+        loop.call_later(max(seconds, LAST_ANSWERS_S), end, number, frame)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # Not here: the signal may have come while this thread holds a lock of the metrics.
+        loop.call_soon_threadsafe(begin, number, frame)
 
     signal.signal(signal.SIGTERM, on_signal)
     try:

@@ -5,8 +5,12 @@ its values into; whichever worker is asked adds them up.
 """
 
 import asyncio
+import logging
 import os
+import shutil
+import struct
 from collections import defaultdict
+from pathlib import Path
 
 from prometheus_client import (
     REGISTRY,
@@ -16,12 +20,15 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.mmap_dict import MmapedDict
 
 from persona.engine.batcher import RunStats
 from service.distribution import Distribution, Joined, Series
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 FLUSH_S = 0.02  # how much later the other workers see what this one counted
+
+logger = logging.getLogger(__name__)
 
 TIMES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -76,6 +83,7 @@ ROLLOUTS = Counter(
 )
 CUT = Counter("persona_cut_connections", "Connections that were ended for a limit", ["cause"])
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
+RESTARTS = Counter("persona_worker_restarts", "Workers that were replaced, by cause", ["cause"])
 
 
 class Tally:
@@ -155,7 +163,36 @@ def _all_workers() -> CollectorRegistry:
     return registry
 
 
-def forget_worker(process_id: int | None = None) -> None:
-    """Takes a worker's gauges out of the sums when it has ended; by default this one's."""
-    if MULTIPROCESS_FOLDER in os.environ:
-        multiprocess.mark_process_dead(process_id or os.getpid())  # type: ignore[no-untyped-call]  # the package is half typed
+def forget_worker(process_id: int) -> None:
+    """Takes a worker that has ended out of the gauges, and its counts over into one set of files.
+
+    Otherwise `/metrics` would read the files of every worker that there ever was.
+    """
+    folder = os.environ.get(MULTIPROCESS_FOLDER)
+    if folder is None:
+        return
+    multiprocess.mark_process_dead(process_id)  # type: ignore[no-untyped-call]  # the package is half typed
+    for path in Path(folder).glob(f"*_{process_id}.db"):
+        kind = path.name.removesuffix(f"_{process_id}.db")
+        kept = path.with_name(f"{kind}_0.db")  # no worker has that process id
+        if kind.startswith("gauge"):
+            path.unlink()
+        else:
+            _add(path, kept)
+
+
+def _add(path: Path, kept: Path) -> None:
+    """Adds a file's counts to another's, and removes it."""
+    new = kept.with_suffix(".new")  # no metrics for whoever reads in between
+    if kept.exists():
+        shutil.copyfile(kept, new)
+    sums = MmapedDict(str(new))  # type: ignore[no-untyped-call]  # the package is half typed
+    try:
+        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]  # the same
+            sums.write_value(key, sums.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]  # the same
+    except (RuntimeError, struct.error, UnicodeDecodeError) as error:
+        logger.warning("some counts of a worker that ended are lost: %s: %s", path.name, error)
+    finally:
+        sums.close()  # type: ignore[no-untyped-call]  # the same
+    new.replace(kept)
+    path.unlink()

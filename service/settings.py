@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     access_log: bool = False  # a line a request
     log_format: Literal["text", "json"] = "text"
     traces: bool = False  # to OpenTelemetry; the OTEL_* variables say where
+    hang_seconds: float = Field(default=10.0, gt=1.0)  # without a sign of life, then replaced
+    start_seconds: float = Field(default=120.0, gt=1.0)  # until a worker is ready, then replaced
+    max_failed_starts: int = Field(default=5, ge=1)  # in a row and nobody ready, then give up
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 
     @field_validator("trusted_keys", mode="before")

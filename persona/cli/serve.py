@@ -38,7 +38,8 @@ def serve(
     from persona.cpus import cpu_limit
     from service.keys import read_keys
     from service.settings import Settings
-    from service.workers import hold_port, run
+    from service.supervisor import run
+    from service.workers import hold_port
 
     options: dict[str, Any] = {
         "artifacts": artifacts,

@@ -13,6 +13,9 @@ Each piece has a due time: its arrival, plus `STRETCH_S` for each token of its o
 computed before it. The piece that is due first leads the next run. A large query thus gives way to
 small ones that arrive after it, but nothing that arrives after a piece was due goes before it, so
 none starves. Pieces of the nearest lengths fill up the run. docs/batching.md has the picture.
+
+A query is refused at once if what goes before it will take longer than its deadline allows:
+`Backlog` knows how long that is.
 """
 
 import asyncio
@@ -23,14 +26,17 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Any, Generic, TypeVar
 
-from persona.contract import Overloaded
+from persona.engine.backlog import PIECE_TOKENS, Backlog
 from persona.engine.runs import Input, Output, Piece, Run, Submission, cut, fits
 from persona.engine.timeouts import Timeouts
 
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
+SMALL_TOKENS = 256
+COMPANY_S = 0.5  # how long after a small query the next one is expected
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -70,7 +76,6 @@ class Batcher(Generic[Input, Output]):
     ) -> None:
         self._prepare = prepare
         self._max_batch_tokens = max_batch_tokens
-        self._max_queue_tokens = max_queue_tokens
         self._on_run = on_run
         self._numbers = count()
         self._waiting: dict[int, Piece[Input, Output]] = {}  # by number
@@ -79,7 +84,9 @@ class Batcher(Generic[Input, Output]):
         self._scheduled = False
         self._arrived = False  # whether something did since the loop last looked for more
         self._timeouts = Timeouts()
-        self.queued_tokens = 0
+        self._backlog = Backlog(max_queue_tokens)
+        self._small_until = 0.0  # small queries are expected, on the event loop's clock
+        self._progress = 0.0  # when something was computed or began to wait, by perf_counter
 
     def submit(
         self,
@@ -90,26 +97,33 @@ class Batcher(Generic[Input, Output]):
         *,
         deadline_s: float,
         admitted: bool = False,
+        counted: bool = True,
     ) -> asyncio.Future[Result]:
         """Queues the inputs of one query; the future gives `finish(outputs)`, in their order.
 
         Only inputs of one group can share a run. The future fails with DeadlineExceeded after
-        `deadline_s` seconds. Cancelling it takes the inputs out of the queue.
+        `deadline_s` seconds. Cancelling it takes the inputs out of the queue. What is not
+        `counted` is left out of `RunStats`.
 
         Raises:
-            Overloaded: the queue is full and the query is not `admitted`. A query larger than the
-                whole queue is taken when nothing else waits.
+            Overloaded: the queue is full, or the deadline would pass in it, and the query is not
+                `admitted`. What is larger is taken when nothing else waits.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         if not inputs:
             future.set_result(finish([]))
             return future
-        if not admitted:  # not a later step of a query that was
-            self._refuse_overload(sum(tokens))
-        now, n = loop.time(), len(inputs)
+        now, n, total = loop.time(), len(inputs), sum(tokens)
+        if not self._waiting:
+            self._progress = time.perf_counter()
+        elif not admitted:  # not a later step of a query that was
+            self._backlog.admit(group, total, deadline_s, now)
+        if total <= SMALL_TOKENS:
+            self._small_until = now + COMPANY_S
+        arrived = time.perf_counter()
         submission: Submission[Output] = Submission(
-            [None] * n, n, now + deadline_s, deadline_s, finish, future, time.perf_counter()
+            [None] * n, n, now + deadline_s, deadline_s, finish, future, arrived, counted
         )
         self._enqueue(submission, group, inputs, tokens, now)
         self._timeouts.watch(future, deadline_s, submission.expire)
@@ -117,12 +131,22 @@ class Batcher(Generic[Input, Output]):
         self._schedule(loop)
         return future
 
-    def _refuse_overload(self, tokens: int) -> None:
-        if self.queued_tokens and self.queued_tokens + tokens > self._max_queue_tokens:
-            raise Overloaded(
-                f"the queue is full: {self.queued_tokens:,} tokens wait and this request has "
-                f"{tokens:,}, limit {self._max_queue_tokens:,}"
-            )
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait."""
+        return self._backlog.tokens
+
+    def refuse_late(self, deadline_s: float) -> None:
+        """Refuses what nobody has read yet: not even the smallest query would be in time.
+
+        Raises:
+            Overloaded: the deadline would pass in the queue.
+        """
+        self._backlog.refuse_late(deadline_s)
+
+    def waiting_s(self) -> float:
+        """Seconds since something waits and nothing is computed."""
+        return time.perf_counter() - self._progress if self._waiting else 0.0
 
     def _enqueue(
         self,
@@ -134,14 +158,15 @@ class Batcher(Generic[Input, Output]):
     ) -> None:
         due = now
         queue = self._queues.setdefault(group, [])
-        for positions, total in cut(tokens, self._max_batch_tokens):
+        for positions, total in cut(tokens, min(PIECE_TOKENS, self._max_batch_tokens)):
             place = (tokens[positions[-1]], due, next(self._numbers))
             chosen = [inputs[position] for position in positions]
-            piece = Piece(submission, group, chosen, positions, place[0], total, place)
+            seconds = self._backlog.pace.seconds(group, total)
+            piece = Piece(submission, group, chosen, positions, place[0], total, place, seconds)
             self._waiting[place[2]] = piece
             heapq.heappush(self._due, place[1:])
             insort(queue, place)
-            self.queued_tokens += total
+            self._backlog.add(piece, now)
             due += STRETCH_S * total
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -156,37 +181,58 @@ class Batcher(Generic[Input, Output]):
             loop.call_soon(self._turn, loop)
             return
         self._scheduled = False
-        self._compute(list(self._plan(loop.time())))
-        self._schedule(loop)
+        try:
+            self._compute(list(self._plan(loop.time())))
+            self._progress = self._backlog.pace.end_turn(self._progress)
+        finally:
+            self._schedule(loop)
 
     def _plan(self, now: float) -> Iterator[Run[Input, Output]]:
-        """The runs of one turn of the loop."""
-        planned = 0
+        """The runs of one turn of the loop.
+
+        While small queries come, what is not due soon has a turn of its own, and a short one.
+        """
+        planned, alone = 0, now > self._small_until
+        soon = inf if alone else now + SMALL_TOKENS * STRETCH_S
         while planned < self._max_batch_tokens and (lead := self._first_due(now)) is not None:
-            run = self._fill(lead, now)
-            planned += run.computed_tokens()
+            if lead.place[1] <= soon:
+                run = self._fill(lead, now, self._max_batch_tokens, soon)
+                planned += run.computed_tokens()
+            elif not planned:
+                run = self._fill(lead, now, min(PIECE_TOKENS, self._max_batch_tokens), inf)
+                planned = self._max_batch_tokens
+            else:
+                return
             yield run
 
     def _first_due(self, now: float) -> Piece[Input, Output] | None:
         while self._due:
-            _, number = heapq.heappop(self._due)
-            piece = self._waiting.get(number)
+            piece = self._waiting.get(self._due[0][1])
+            if piece is not None and piece.submission.is_wanted(now):
+                return piece
+            heapq.heappop(self._due)
             if piece is not None:
                 self._remove(piece)
-                if piece.submission.is_wanted(now):
-                    return piece
         return None
 
-    def _fill(self, lead: Piece[Input, Output], now: float) -> Run[Input, Output]:
-        """A run of the leading piece and the pieces of the nearest lengths that fit."""
+    def _fill(
+        self, lead: Piece[Input, Output], now: float, max_tokens: int, latest: float
+    ) -> Run[Input, Output]:
+        """A run of the leading piece and the pieces of the nearest lengths that fit.
+
+        Those that are due after `latest` do not.
+        """
+        self._remove(lead)
         run: Run[Input, Output] = Run(lead)
         leaving, misfits = [], 0
         for piece in self._nearest(lead):
             if piece.submission.is_wanted(now):
                 length = max(run.length, piece.length)
-                if not self._has_room(run, len(piece.inputs), length, piece.tokens):
+                tokens, n = run.tokens + piece.tokens, run.n_inputs + len(piece.inputs)
+                if piece.place[1] > latest or not fits(n, length, tokens, max_tokens):
                     misfits += 1
-                    if misfits < MAX_MISFITS and self._has_room(run, 1, length, piece.length):
+                    smaller = fits(run.n_inputs + 1, length, run.tokens + piece.length, max_tokens)
+                    if misfits < MAX_MISFITS and smaller:
                         continue  # a smaller piece may fit
                     break
                 run.add(piece)
@@ -194,10 +240,6 @@ class Batcher(Generic[Input, Output]):
         for piece in leaving:
             self._remove(piece)
         return run
-
-    def _has_room(self, run: Run[Input, Output], n_inputs: int, length: int, tokens: int) -> bool:
-        n, total = run.n_inputs + n_inputs, run.tokens + tokens
-        return fits(n, length, total, self._max_batch_tokens)
 
     def _nearest(self, lead: Piece[Input, Output]) -> Iterator[Piece[Input, Output]]:
         """The pieces that wait in the leading piece's group, nearest length first."""
@@ -217,27 +259,30 @@ class Batcher(Generic[Input, Output]):
         del self._waiting[piece.place[2]]
         queue = self._queues[piece.group]
         del queue[bisect_left(queue, piece.place)]
-        self.queued_tokens -= piece.tokens
+        self._backlog.remove(piece)
 
     def _compute(self, runs: Sequence[Run[Input, Output]]) -> None:
         began = time.perf_counter()
         prepared = [_attempt(partial(self._prepare, run.group, run.inputs())) for run in runs]
         times, outcomes = [time.perf_counter()], []
-        for work in prepared:
+        for run, work in zip(runs, prepared, strict=True):
             outcomes.append(work if isinstance(work, Exception) else _attempt(work))
             times.append(time.perf_counter())
+            seconds = times[-1] - times[-2]
+            self._backlog.pace.add_run(run.group, run.tokens, len(run.pieces), seconds)
         for run, outcome, start, end in zip(runs, outcomes, times, times[1:], strict=False):
             if isinstance(outcome, Exception):
                 self._isolate(run, outcome)
                 continue
-            self._on_run(self._stats(run, began, end - start, times[-1] - began))
+            if run.n_counted():
+                self._on_run(self._stats(run, began, end - start, times[-1] - began))
             run.deliver(outcome)
 
     def _stats(
         self, run: Run[Input, Output], began: float, computed_s: float, turn_s: float
     ) -> RunStats:
         return RunStats(
-            run.n_inputs,
+            run.n_counted(),
             run.tokens,
             run.computed_tokens(),
             self.queued_tokens,

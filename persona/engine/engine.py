@@ -15,6 +15,7 @@ from persona.contract import (
     Embeddings,
     Floats,
     ItemId,
+    Overloaded,
     Query,
     Recommendations,
     Result,
@@ -101,6 +102,28 @@ class Engine:
         """
         found = self.registry.find(query.model, query.version, query.routing_key)
         return found.submit(query, deadline_s)
+
+    async def submit_large(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
+        """As `submit`, but the event loop turns while the query is read."""
+        found = self.registry.find(query.model, query.version, query.routing_key)
+        return await found.submit_large(query, deadline_s)
+
+    def refuse_late(self, deadline_s: float) -> None:
+        """Refuses a query that nobody has read yet: no model could answer it in time.
+
+        Raises:
+            Overloaded: the deadline would pass in the queue of every model.
+        """
+        refusal: Overloaded | None = None
+        for model in self.registry.models:
+            try:
+                model.refuse_late(deadline_s)
+            except Overloaded as error:
+                refusal = error
+            else:
+                return
+        if refusal is not None:
+            raise refusal
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""

@@ -12,10 +12,19 @@ import numpy as np
 from persona.artifact import ArtifactError, open_artifact
 from persona.artifact.catalogue import open_catalogue
 from persona.artifact.format import Evaluation, EvaluationCase, GoldenPair, GraphName
-from persona.contract import ITEM_ID, Embeddings, Query, Recommendations, Results, Scores
+from persona.contract import (
+    ITEM_ID,
+    DeadlineExceeded,
+    Embeddings,
+    Floats,
+    Query,
+    Recommendations,
+    Results,
+    Scores,
+)
 from persona.engine.answers import Answers, Work
 from persona.engine.batcher import Batcher, RunStats
-from persona.engine.clicks import ClickReader
+from persona.engine.clicks import ClickReader, UsedClicks
 from persona.engine.limits import Limits
 from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
@@ -80,9 +89,69 @@ class Model:
         if isinstance(query.want, Recommendations):
             plan, tokens = self._recommender.plan(query, query.want)
             return self._chains.start(plan, tokens, deadline_s)
-        work = self._work(query, query.want)
+        return self._queue_work(self._work(query, query.want), deadline_s)
+
+    async def submit_large(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
+        """As `submit`, but the event loop turns while the query is read.
+
+        Raises:
+            DeadlineExceeded: the deadline passed meanwhile.
+        """
+        if isinstance(query.want, Recommendations):
+            return self.submit(query, deadline_s)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + deadline_s
+        histories: list[UsedClicks] = []
+        for step in self._reader.steps(query):
+            histories += step
+            await asyncio.sleep(0)
+            if loop.time() >= ends:
+                raise DeadlineExceeded(f"no result within {deadline_s * 1000:,.0f} ms")
+        work = self._plan(query, query.want, histories)
+        return self._queue_work(work, ends - loop.time())
+
+    def _queue_work(self, work: Work, deadline_s: float) -> asyncio.Future[Results]:
         return self._batcher.submit(
             work.graph, work.inputs, work.tokens, work.finish, deadline_s=deadline_s
+        )
+
+    def probe(self, deadline_s: float) -> asyncio.Future[None]:
+        """Asks for a golden history's embedding, in the queue with all queries.
+
+        The future fails with ArtifactError if the answer differs, and as that of `submit`.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        number = min(range(len(self._golden_inputs)), key=lambda n: self._golden_inputs[n].length)
+        one = self._golden_inputs[number]
+        return self._batcher.submit(
+            "embedding",
+            [one],
+            [1 + one.length],
+            partial(self._compare_probe, number),
+            deadline_s=deadline_s,
+            counted=False,
+        )
+
+    def refuse_late(self, deadline_s: float) -> None:
+        """Refuses a query that nobody has read yet.
+
+        Raises:
+            Overloaded: the deadline would pass in the queue.
+        """
+        self._batcher.refuse_late(deadline_s)
+
+    def waiting_s(self) -> float:
+        """Seconds since queries wait and nothing is computed."""
+        return self._batcher.waiting_s()
+
+    def _compare_probe(self, number: int, outputs: Sequence[Output]) -> None:
+        golden = self.artifact.golden
+        self._compare(
+            "embedding",
+            outputs[0]["user_embedding"],
+            np.array(golden.pairs[number].user_embedding, np.float32),
         )
 
     def run(self, query: Query) -> Results:
@@ -138,7 +207,11 @@ class Model:
         return partial(group.compute, inputs)
 
     def _work(self, query: Query, want: Embeddings | Scores) -> Work:
-        histories = self._reader.read(query)
+        return self._plan(query, want, self._reader.read(query))
+
+    def _plan(
+        self, query: Query, want: Embeddings | Scores, histories: Sequence[UsedClicks]
+    ) -> Work:
         if isinstance(want, Scores):
             return self._answers.scores(histories, want, query.unknown_items)
         return self._answers.embeddings(histories, want)
@@ -148,17 +221,21 @@ class Model:
         golden = self.artifact.golden
         clicks = self._columns(golden.pairs)
         numbers = range(len(golden.pairs))
-        inputs = [self._reader.newest(clicks, number) for number in numbers]
+        self._golden_inputs = [self._reader.newest(clicks, number) for number in numbers]
         expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
         for graph in self.manifest.graphs.keys() - {"score"}:
-            outputs = self._run_or_raise(graph, inputs)
+            outputs = self._run_or_raise(graph, self._golden_inputs)
             actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
-            difference = float(np.abs(actual - expected).max())
-            if not difference <= golden.tolerance:  # NaN is a difference too
-                raise ArtifactError(
-                    f"{self.artifact.graph_path(graph)}: differs from the golden embeddings by "
-                    f"{difference:g}, tolerance {golden.tolerance:g}"
-                )
+            self._compare(graph, actual, expected)
+
+    def _compare(self, graph: GraphName, actual: Floats, expected: Floats) -> None:
+        difference = float(np.abs(actual - expected).max())
+        tolerance = self.artifact.golden.tolerance
+        if not difference <= tolerance:  # NaN is a difference too
+            raise ArtifactError(
+                f"{self.artifact.graph_path(graph)}: differs from the golden embeddings by "
+                f"{difference:g}, tolerance {tolerance:g}"
+            )
 
     def _columns(self, cases: Sequence[GoldenPair | EvaluationCase]) -> dict[str, list[list[Any]]]:
         """The clicks of an artifact's own cases, column by column."""

@@ -24,6 +24,7 @@ class Submission(Generic[Output]):
     finish: Callable[[Sequence[Output]], Any]  # outputs to the future's result
     future: asyncio.Future[Any]
     arrived: float  # by time.perf_counter: the loop's clock may stand still for a millisecond
+    counted: bool = True  # in what is told of runs
 
     def fail(self, error: Exception) -> None:
         """Answers with an error, unless there is an answer."""
@@ -63,6 +64,9 @@ class Piece(Generic[Input, Output]):
     length: int  # tokens of the longest input
     tokens: int  # of all inputs
     place: tuple[int, float, int]  # in the queue of its group: length, due time, number
+    seconds: float  # that computing it will take
+    is_due: bool = False
+    waits: bool = True
 
 
 class Run(Generic[Input, Output]):
@@ -85,6 +89,10 @@ class Run(Generic[Input, Output]):
     def inputs(self) -> list[Input]:
         """The inputs of all pieces, in order."""
         return [one for piece in self.pieces for one in piece.inputs]
+
+    def n_counted(self) -> int:
+        """Inputs that `RunStats` counts."""
+        return sum([len(piece.inputs) for piece in self.pieces if piece.submission.counted])
 
     def computed_tokens(self) -> int:
         """Tokens including padding."""

@@ -10,25 +10,38 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from persona.contract import Query, RequestTooLarge, Results
+from persona.contract import (
+    ITEM_ID,
+    DeadlineExceeded,
+    InvalidRequest,
+    Query,
+    RequestTooLarge,
+    Results,
+)
 from service.errors import ClientGone, UnknownEncoding
 from service.lifecycle import Service
+from service.settings import Settings
 from service.visit import mark, mark_computed
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+TIMEOUT = b"x-request-timeout-ms"
+CLOSE = (b"connection", b"close")
+
 # Most answers are there by then: a task for each request, to watch its connection, would cost more
 # than its place in the queue.
 WATCH_AFTER_S = 0.02
+LARGE_HISTORIES = 64  # more are read in steps, between which others are answered
 
 
 @dataclass(slots=True)
@@ -40,6 +53,10 @@ class Answer:
     headers: Sequence[tuple[bytes, bytes]] = ()
     code: str = ""  # of an error
     content_type: bytes = b"application/json"
+
+    def closing(self) -> "Answer":
+        """The same, as the last one on its connection."""
+        return replace(self, headers=(*self.headers, CLOSE))
 
     async def send(self, send: Send) -> None:
         """Sends it as ASGI wants it."""
@@ -113,7 +130,53 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def ask(service: Service, query: Query, receive: Receive) -> Results:
+class Deadline:
+    """When a request must be answered: what the client asks for, at most what the settings allow.
+
+    It counts from the request's last byte, and covers reading it, the queue and computing.
+    """
+
+    def __init__(self, headers: Headers, settings: Settings) -> None:
+        """Takes the time from the headers.
+
+        Raises:
+            InvalidRequest: `x-request-timeout-ms` is not a whole number of at least 1.
+        """
+        self.ms = settings.deadline_ms
+        for name, value in headers:
+            if name == TIMEOUT:
+                self.ms = min(self.ms, _milliseconds(value))
+        self._ends = perf_counter() + self.ms / 1000
+
+    def start(self) -> None:
+        """Counts from now."""
+        self._ends = perf_counter() + self.ms / 1000
+
+    def left_s(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            DeadlineExceeded: none.
+        """
+        left = self._ends - perf_counter()
+        if left <= 0:
+            raise self.exceeded()
+        return left
+
+    def exceeded(self) -> DeadlineExceeded:
+        """The error that says so."""
+        return DeadlineExceeded(f"no result within {self.ms:,} ms")
+
+
+def _milliseconds(value: bytes) -> int:
+    if not (value.isdigit() and len(value) < 20 and int(value)):
+        shown = value[:20].decode("latin-1")
+        message = f"x-request-timeout-ms: expected a whole number of at least 1, got '{shown}'"
+        raise InvalidRequest(message, "x-request-timeout-ms")
+    return int(value)
+
+
+async def ask(service: Service, query: Query, deadline: Deadline, receive: Receive) -> Results:
     """The engine's answer; what the client does not wait for is not computed.
 
     Raises:
@@ -122,10 +185,15 @@ async def ask(service: Service, query: Query, receive: Receive) -> Results:
     """
     mark("parse")
     engine = service.engine()
-    future = engine.submit(query, service.settings.deadline_ms / 1000)
+    if len(query.clicks[ITEM_ID]) > LARGE_HISTORIES:
+        future = await engine.submit_large(query, deadline.left_s())
+    else:
+        future = engine.submit(query, deadline.left_s())
     service.timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
     try:
         results = await future
+    except DeadlineExceeded:
+        raise deadline.exceeded() from None
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if future.cancelled() and task is not None and not task.cancelling():

@@ -1,46 +1,24 @@
 """`persona serve` as a process: workers, signals, and what it never imports."""
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.serving import free_port, status_of, wait_until
+from tests.service.processes import metrics_of, process, wait_until_ready
+from tests.serving import status_of, wait_until
 
-PERSONA = [sys.executable, "-m", "persona"]
 HISTORIES = {"histories": [["item 1"], []]}
-
-
-@contextmanager
-def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`persona serve` with these options, and its address."""
-    port = free_port()
-    running = subprocess.Popen(
-        [*PERSONA, "serve", "--port", str(port), *options],
-        env=os.environ | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield running, f"http://127.0.0.1:{port}"
-    finally:
-        running.terminate()
-        running.communicate(timeout=30)
 
 
 def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> None:
     def ready_workers(url: str) -> bool:
         return "persona_ready_workers 2.0" in httpx.get(f"{url}/metrics").text
 
-    with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (_, url):
-        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+    with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
+        wait_until_ready(running, url)
         wait_until(lambda: ready_workers(url))
         for _ in range(20):  # each over a connection of its own, to either worker
             assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200
@@ -51,7 +29,7 @@ def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> No
 def test_a_worker_that_is_to_end_is_not_ready_but_answers(tiny_artifacts: Path) -> None:
     settings = {"PERSONA_ARTIFACTS": str(tiny_artifacts), "PERSONA_DRAIN_SECONDS": "1.5"}
     with process("--workers", "1", **settings) as (running, url):
-        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+        wait_until_ready(running, url)
         running.terminate()
         wait_until(lambda: status_of(f"{url}/health/ready") == 503)
         assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200
@@ -64,7 +42,7 @@ def test_a_worker_that_is_to_end_is_not_ready_but_answers(tiny_artifacts: Path) 
 
 def test_it_says_where_it_listens_and_what_to_try(tiny_artifacts: Path) -> None:
     with process("--artifacts", str(tiny_artifacts), "--workers", "1") as (running, url):
-        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+        wait_until_ready(running, url)
         running.terminate()
         _, log = running.communicate(timeout=30)
     assert f"Serving {tiny_artifacts} on {url}" in log
@@ -88,8 +66,8 @@ def test_a_wrong_setting_is_named_with_its_value() -> None:
 
 def test_a_port_that_is_taken_is_named_and_nothing_is_announced(tiny_artifacts: Path) -> None:
     options = ("--artifacts", str(tiny_artifacts), "--workers", "1")
-    with process(*options) as (_, url):
-        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
+    with process(*options) as (running, url):
+        wait_until_ready(running, url)
         port = url.rpartition(":")[2]
         with process(*options, "--port", port) as (second, _):
             _, log = second.communicate(timeout=30)
@@ -106,21 +84,6 @@ def test_without_artifacts_it_does_not_start(tmp_path: Path, name: str) -> None:
     assert running.returncode == 1
 
 
-def test_a_worker_that_dies_is_replaced(tiny_artifacts: Path) -> None:
-    def workers(parent: int) -> set[int]:
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        named = {int(child): Path(f"/proc/{child}/cmdline") for child in children}
-        return {child for child, path in named.items() if b"spawn_main" in path.read_bytes()}
-
-    with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
-        wait_until(lambda: status_of(f"{url}/health/ready") == 200)
-        before = workers(running.pid)
-        os.kill(min(before), signal.SIGKILL)
-        wait_until(lambda: len(workers(running.pid) - before) == 1)
-        ready = "persona_ready_workers 2.0"
-        wait_until(lambda: ready in httpx.get(f"{url}/metrics").text)
-
-
 def test_connections_are_spread_over_the_workers(tiny_artifacts: Path) -> None:
     with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
         wait_until(lambda: "persona_ready_workers 2.0" in metrics_of(url))
@@ -130,13 +93,6 @@ def test_connections_are_spread_over_the_workers(tiny_artifacts: Path) -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             wait_until(lambda: sum(shares(running.pid, port)) >= 64)
             assert min(shares(running.pid, port)) > 8  # fewer than once in 10^9 times
-
-
-def metrics_of(url: str) -> str:
-    try:
-        return httpx.get(f"{url}/metrics").text
-    except httpx.TransportError:
-        return ""
 
 
 def shares(parent: int, port: int) -> list[int]:

@@ -65,11 +65,14 @@ def error_answer(
     close: bool = False,
     retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
-    """An error as it is sent; `close` where the connection ends with it."""
+    """An error as it is sent; `close` where the connection ends with it.
+
+    Whole seconds say when to try again.
+    """
     error = {"code": code, "message": message, "path": path}
     headers = []
     if status == 429:
-        headers = [(b"retry-after", b"%d" % ceil(retry_after_s))]
+        headers = [(b"retry-after", b"%d" % max(1, ceil(retry_after_s)))]
     elif status == 401:
         headers = [(b"www-authenticate", b"Bearer")]
     if close:

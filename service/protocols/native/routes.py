@@ -11,8 +11,17 @@ from pydantic import TypeAdapter
 
 from persona.contract import InvalidRequest, PersonaError, Query, Results
 from service.lifecycle import Service
-from service.protocols.exchange import Answer, Headers, Receive, answered_by, ask, read_body
+from service.protocols.exchange import (
+    Answer,
+    Deadline,
+    Headers,
+    Receive,
+    answered_by,
+    ask,
+    read_body,
+)
 from service.protocols.native.errors import answer_to
+from service.protocols.native.large_bodies import LARGE_BYTES, parse_large
 from service.protocols.native.parsing import (
     encode_query,
     parse,
@@ -66,15 +75,21 @@ class QueryVerb(Generic[Body]):
         """The answer to a request."""
         body: Body | None = None
         try:
+            deadline = Deadline(headers, service.settings)
+            service.refuse_late(deadline.ms / 1000)
             raw = await read_body(headers, receive, service.settings.max_body_bytes)
             mark("read")
+            deadline.start()
             if service.is_loading:
-                await service.loaded()
+                await service.loaded(deadline.left_s())
             if len(raw) > SMALL_BYTES:
                 structure_of(service.settings).check(raw)
-            body = parse(self._adapter, raw)
+            if len(raw) > LARGE_BYTES:
+                body = await parse_large(self._adapter, raw)
+            else:
+                body = parse(self._adapter, raw)
             del raw  # it would be kept until the answer
-            results = await ask(service, self._to_query(body), receive)
+            results = await ask(service, self._to_query(body), deadline, receive)
             return Answer(self._render(body, results))
         except InvalidRequest as error:
             return answer_to(error, place_of(error, body) if body is not None else ())

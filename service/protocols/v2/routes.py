@@ -7,10 +7,19 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from persona.contract import InvalidRequest, NotReady, PersonaError, RequestTooLarge
+from persona.contract import InvalidRequest, PersonaError, RequestTooLarge
 from persona.engine import Engine
+from service.health import Reports
 from service.lifecycle import Service
-from service.protocols.exchange import Answer, Headers, Receive, answered_by, ask, read_body
+from service.protocols.exchange import (
+    Answer,
+    Deadline,
+    Headers,
+    Receive,
+    answered_by,
+    ask,
+    read_body,
+)
 from service.protocols.v2 import repository
 from service.protocols.v2.errors import answer_to
 from service.protocols.v2.parsing import parse
@@ -43,15 +52,18 @@ class InferVerb:
     async def answer(self, service: Service, headers: Headers, receive: Receive) -> Answer:
         """The answer to a request."""
         try:
+            deadline = Deadline(headers, service.settings)
+            service.refuse_late(deadline.ms / 1000)
             limit = service.settings.max_body_bytes
             own = {name: value for name, value in headers if name in _OWN_HEADERS}
             others = [pair for pair in headers if pair[0] not in _OWN_HEADERS]
             raw = _decoded(await read_body(others, receive, limit), own, limit)
+            deadline.start()
             if service.is_loading:
-                await service.loaded()
+                await service.loaded(deadline.left_s())
             model = service.engine().registry.find(self._model, self._version)
             inference = parse(raw, _json_bytes(own), model, service.settings)
-            results = await ask(service, inference.query, receive)
+            results = await ask(service, inference.query, deadline, receive)
             return render(inference, results, model, service.settings.max_attention_values)
         except PersonaError as error:
             return answer_to(error)
@@ -163,11 +175,9 @@ async def live() -> Live:
 @plain.get("/health/ready", responses=_errors(400))
 async def ready(request: Request) -> Ready:
     """200 when queries are answered, else 400."""
-    service: Service = request.app.state.service
-    try:
-        service.require_ready()
-    except NotReady as error:
-        raise InvalidRequest(str(error)) from None
+    reports: Reports = request.app.state.reports
+    if problems := reports.why_not_ready():
+        raise InvalidRequest(problems)
     return Ready()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.hostile.cases import POST, VALID
 from tests.service.hostile.wire import Wire, first_reply, head, request
-from tests.service.test_process import process
+from tests.service.processes import process
 from tests.serving import status_of, wait_until
 
 SPARE_DESCRIPTORS = 100

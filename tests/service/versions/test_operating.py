@@ -16,7 +16,7 @@ import pytest
 from persona import Client
 from persona.client import ChangeRefused
 from persona.contract import ModelNotFound
-from tests.service.test_process import process
+from tests.service.processes import process
 from tests.serving import serving, status_of, wait_until
 from tests.versions import add_version, flip
 
