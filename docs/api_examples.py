@@ -4,6 +4,7 @@ python -m docs.api_examples
 """
 
 import asyncio
+import copy
 import json
 import tempfile
 import time
@@ -158,12 +159,23 @@ async def recorded() -> Examples:
             await asyncio.gather(first, record(client, route, examples[route.name]))
     for route in asked:
         add_error(route, 500, "internal", "internal error", examples)
+    examples["GET /health/live"]["503"] = stalled(examples["GET /health/ready"]["503"])
     for route in OPERATIONS:
         add_error(
             route, 409, "conflict", "version 2 is refused: differs from its golden pairs", examples
         )
         add_error(route, 504, "deadline_exceeded", LATE, examples)
     return {name: dict(sorted(found.items())) for name, found in examples.items()}
+
+
+def stalled(not_ready: Example) -> Example:
+    """How a service answers whose workers compute nothing, which is not provoked here."""
+    reason = "nothing was computed for 11 s"
+    response = copy.deepcopy(not_ready["response"])
+    response["error"] |= {"code": "not_live", "message": f"stalled: {reason}"}
+    for worker in response["workers"]:
+        worker |= {"state": "stalled", "reason": reason}
+    return {"response": response}
 
 
 @asynccontextmanager
@@ -239,7 +251,11 @@ async def record(
 def shown(answer: httpx.Response) -> Any:
     """The body; of the metrics the one that always has the same value."""
     if answer.headers["content-type"] == "application/json":
-        return answer.json()
+        body = answer.json()
+        reports = body.get("workers") if isinstance(body, dict) else None
+        for worker in reports if isinstance(reports, list) else []:
+            worker |= {"process_id": 7, "since": "2026-01-01T00:00:00Z"}
+        return body
     return "".join(
         line for line in answer.text.splitlines(keepends=True) if "persona_ready_workers" in line
     )

@@ -57,6 +57,7 @@ def other_tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "tiny" / "1"
 
 
+@pytest.fixture(scope="session")
 def watched_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root folder with one artifact, `watched`, that says what its training clicks were like."""
     root = tmp_path_factory.mktemp("artifacts")

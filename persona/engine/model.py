@@ -68,13 +68,14 @@ class Model:
         self._prove()
         architecture = self.manifest.architecture
         self._warm_up(running is not None and running.manifest.architecture == architecture)
+        # Nothing here refers back to the model: a version that nobody uses is freed at once.
         self._batcher: Batcher[Input, Output] = Batcher(
-            self._prepare,
+            partial(_prepare, self._session),
             max_batch_tokens=limits.max_batch_tokens,
             max_queue_tokens=limits.max_queue_tokens,
             on_run=on_run,
         )
-        self._chains = Chains(self._queue, limits.max_queue_tokens)
+        self._chains = Chains(partial(_queue, self._batcher), limits.max_queue_tokens)
 
     def submit(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
         """Answers a query in batches with others; to be called on the event loop.
@@ -170,7 +171,7 @@ class Model:
         outputs: list[Any] = [None] * len(step.inputs)
         for positions, tokens in cut(step.tokens, self._limits.max_batch_tokens):
             inputs = [step.inputs[position] for position in positions]
-            computed = self._prepare(step.group, inputs)()
+            computed = _prepare(self._session, step.group, inputs)()
             padded = len(positions) * max(step.tokens[position] for position in positions)
             on_run(RunStats(len(positions), tokens, padded, 0, 0.0, 0.0, 0.0, step.group))
             for position, output in zip(positions, computed, strict=True):
@@ -192,19 +193,6 @@ class Model:
                 above = sum(other >= clicked for other in others)
                 reciprocal_ranks.append(0.0 if clicked == -np.inf else 1 / (1 + above))
         return float(np.mean(reciprocal_ranks))
-
-    def _queue(self, step: Step, deadline_s: float, admitted: bool) -> asyncio.Future[Any]:
-        return self._batcher.submit(
-            step.group, step.inputs, step.tokens, list, deadline_s=deadline_s, admitted=admitted
-        )
-
-    def _prepare(
-        self, group: GraphName | Computation, inputs: list[Any]
-    ) -> Callable[[], Sequence[Any]]:
-        """What computes the inputs of one run."""
-        if isinstance(group, str):
-            return self._session.prepare(group, inputs)
-        return partial(group.compute, inputs)
 
     def _work(self, query: Query, want: Embeddings | Scores) -> Work:
         return self._plan(query, want, self._reader.read(query))
@@ -272,3 +260,20 @@ class Model:
 
 def _unreported(_stats: RunStats) -> None:
     """Comparing versions is no run of a query, and happens on another thread."""
+
+
+def _queue(
+    batcher: Batcher[Input, Output], step: Step, deadline_s: float, admitted: bool
+) -> asyncio.Future[Any]:
+    return batcher.submit(
+        step.group, step.inputs, step.tokens, list, deadline_s=deadline_s, admitted=admitted
+    )
+
+
+def _prepare(
+    session: Session, group: GraphName | Computation, inputs: list[Any]
+) -> Callable[[], Sequence[Any]]:
+    """What computes the inputs of one run."""
+    if isinstance(group, str):
+        return session.prepare(group, inputs)
+    return partial(group.compute, inputs)

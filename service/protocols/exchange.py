@@ -185,7 +185,7 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
     """
     mark("parse")
     engine = service.engine()
-    if len(query.clicks[ITEM_ID]) > LARGE_HISTORIES:
+    if len(query.clicks.get(ITEM_ID, ())) > LARGE_HISTORIES:
         future = await engine.submit_large(query, deadline.left_s())
     else:
         future = engine.submit(query, deadline.left_s())
