@@ -30,7 +30,7 @@ def complete(document: dict[str, Any]) -> None:
             of_status = examples.get(f"{method.upper()} {path}", {})
             _drop_default_refusal(operation["responses"])
             _describe_retry(operation["responses"])
-            for status in operation["responses"].keys() & of_status.keys():
+            for status in sorted(operation["responses"].keys() & of_status.keys()):
                 _add(operation, status, of_status[status])
             _name_path_parameters(operation, of_status.get("200", {}).get("path", {}))
     for name in ("HTTPValidationError", "ValidationError"):

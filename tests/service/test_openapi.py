@@ -45,7 +45,8 @@ def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> Non
 def test_every_error_is_described_in_the_shape_that_is_sent() -> None:
     for path in ("/v1/encode", "/v1/score", "/v1/recommend", "/v1/similar"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
-        assert responses.keys() == {"200", "404", "413", "415", "422", "429", "500", "503", "504"}
+        statuses = {"200", "401", "404", "413", "415", "422", "429", "500", "503", "504"}
+        assert responses.keys() == statuses
         for status in responses.keys() - {"200"}:
             schema = responses[status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ErrorResponse"}

@@ -133,4 +133,4 @@ def test_recommendations_are_counted_with_the_other_requests(client: httpx.Clien
     lines = client.get("/metrics").text
     for verb in ("recommend", "similar"):
         assert f'persona_requests_total{{route="/v1/{verb}",status="200"}}' in lines
-    assert 'persona_search_steps_total{model="news"}' in lines
+    assert 'persona_search_steps_total{model="news",version="1"}' in lines
