@@ -67,6 +67,7 @@ def assemble(journal: Journal, target: Target, summary: Mapping[str, Any]) -> No
                 ready.append((_written(work / f"joined{suffix}", join), path))
         for made, final in ready:
             if final.is_dir():  # of a run that was killed right here
+                shutil.rmtree(work / "replaced", ignore_errors=True)
                 final.rename(work / "replaced")
             made.replace(final)
             sync(final.parent)

@@ -64,8 +64,7 @@ class Journal:
     def remove(self) -> None:
         """Removes the work folder; a run that is ended here encodes again what is gone."""
         with disk(self.folder):
-            for number in self.counts:
-                shutil.rmtree(self.path(number))
+            _clear(self.folder, everything=True)
             shutil.rmtree(self.folder)
 
 
@@ -89,7 +88,7 @@ def journal_in(folder: Path, run: Run, *, restart: bool = False) -> Iterator[Jou
     with lock:
         _lock(lock.fileno(), folder)
         with disk(folder):
-            _clear(folder, everything=restart)
+            _clear(folder, everything=restart or not (folder / RUN).exists())
             if (folder / RUN).exists():
                 _check_same(json.loads((folder / RUN).read_bytes()), run, folder)
             else:
@@ -109,12 +108,16 @@ def _lock(file: int, folder: Path) -> None:
 
 
 def _clear(folder: Path, *, everything: bool) -> None:
-    """Removes what a run that was killed has left half done, or all that it has left."""
-    for path in folder.glob("*" if everything else "writing-*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != LOCK:
-            path.unlink()
+    """Removes what a run that was killed has left half done, or all that it has left.
+
+    This may be killed, too: a part loses its name first, and the parts go before their run.
+    """
+    for part in folder.glob("part-*") if everything else ():
+        part.rename(mkdtemp(prefix="writing-", dir=folder))
+    for path in folder.glob("writing-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    if everything:
+        (folder / RUN).unlink(missing_ok=True)
 
 
 def _check_same(before: Run, now: Run, folder: Path) -> None:

@@ -82,6 +82,25 @@ def test_a_restart_forgets_the_parts_of_another_run(tmp_path: Path) -> None:
         assert journal.counts == {}
 
 
+def test_parts_of_a_run_that_nobody_knows_are_forgotten(tmp_path: Path) -> None:
+    with journal_in(tmp_path / "work", RUN) as journal:
+        journal.commit(part(0))
+    (tmp_path / "work" / "run.json").unlink()
+    with journal_in(tmp_path / "work", {"input": {}}) as journal:
+        assert journal.counts == {}
+
+
+def test_a_part_loses_its_name_before_its_files(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.commit(part(0))
+    with monkeypatch.context() as killed:  # right after the first steps
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        journal.remove()
+    left = {path.name[:8] for path in journal.folder.iterdir()}
+    assert left == {"lock", "writing-"}
+
+
 def test_two_runs_do_not_work_in_one_folder(tmp_path: Path, journal: Journal) -> None:
     with pytest.raises(FileError, match="another process scores into it"):
         journal_in(journal.folder, RUN).__enter__()
