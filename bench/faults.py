@@ -28,8 +28,9 @@ from persona import AsyncClient, PersonaError
 
 TIMES_CAPACITY = 5
 HISTORIES = 16  # of a request under overload
-DEADLINE_MS = 200
+DEADLINE_MS = 500
 CONNECTIONS = 600  # at most; more than ever wait, so that what is due is sent
+CLOSED = 8  # connections of the closed loop
 CLIENTS = 16
 KILL_EVERY_S = 5.0
 SMALL_SHARE = 0.3  # of the capacity for small requests
@@ -51,7 +52,7 @@ def overload(seconds: Seconds = 60.0) -> None:
             "1 history": one_history_requests(started.server, "films"),
         }
         for kind, requests in kinds.items():
-            capacity = steady(started.port, requests, min(5.0, seconds), 16).per_second
+            capacity = steady(started.port, requests, min(5.0, seconds), CLOSED).per_second
             before = resident_bytes(started)
             under = open_loop(
                 started.port,
@@ -73,8 +74,8 @@ def overload(seconds: Seconds = 60.0) -> None:
     about = (
         f"One worker, films, deadline {DEADLINE_MS:,} ms, {TIMES_CAPACITY} times its capacity in "
         f"open loop (Poisson) for {seconds:g} s. Goodput: answers within the deadline over the "
-        "capacity, which is closed loop on 16 connections. Latencies count from when a request was "
-        "due. Recovered: until the closed loop is back at 90 % of the capacity."
+        f"capacity, which is closed loop on {CLOSED} connections. Latencies count from when a "
+        "request was due. Recovered: until the closed loop is back at 90 % of the capacity."
     )
     head = ["request", "capacity a second", "goodput", "p50 ms", "p99 ms", "statuses"]
     tell("overload", "Overload", f"{about}\n\n{table([*head, 'recovered', 'memory'], rows)}")
@@ -100,7 +101,7 @@ def seconds_to_recover(started: Running, requests: Sequence[bytes], capacity: fl
     began = time.perf_counter()
     while time.perf_counter() - began < 60:
         measured_from = time.perf_counter()
-        if steady(started.port, requests, 0.5, 16).per_second >= 0.9 * capacity:
+        if steady(started.port, requests, 0.5, CLOSED).per_second >= 0.9 * capacity:
             return measured_from - began
     return float("inf")
 

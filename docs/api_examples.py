@@ -161,6 +161,8 @@ async def recorded() -> Examples:
     for route in asked:
         add_error(route, 500, "internal", "internal error", examples)
     examples["GET /health/live"]["503"] = stalled(examples["GET /health/ready"]["503"])
+    message = examples["GET /health/live"]["503"]["response"]["error"]["message"]
+    examples["GET /v2/health/live"]["400"] = {"response": {"error": message}}
     for route in OPERATIONS:
         add_error(
             route, 409, "conflict", "version 2 is refused: differs from its golden pairs", examples

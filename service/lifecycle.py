@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from persona.contract import NotReady
+from persona.contract import NotReady, Results
 from persona.engine import Engine
 from persona.engine.session import flush_subnormals
 from persona.engine.timeouts import Timeouts
@@ -24,6 +24,7 @@ from service.versions.watching import Watcher
 
 RETRY_S = 1.0
 LAST_ANSWERS_S = 0.2
+SMALL_BYTES = 2048  # a body as small takes little time to parse
 YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Service:
         self._reason = "loading the artifacts"
         self._since = time.time()
         self._doubted = False
+        self._bytes = self._tokens = 0.0  # of recent bodies, as far as they are not small
         self.changed = asyncio.Event()  # its state, since the last report
         self._loaded = asyncio.Event()  # or broken
 
@@ -168,15 +170,23 @@ class Service:
             raise NotReady(f"{self._state}: {self._reason}")
         return engine
 
-    def refuse_late(self, deadline_s: float) -> None:
-        """Refuses a request before anything of it is read.
+    def note_size(self, body_bytes: int, results: Results) -> None:
+        """Learns how many tokens a body has, from those that are worth it."""
+        if body_bytes > SMALL_BYTES:
+            tokens = sum([1 + len(history.items) for history in results.histories])
+            self._bytes = 0.9 * self._bytes + body_bytes
+            self._tokens = 0.9 * self._tokens + tokens
+
+    def refuse_late(self, deadline_s: float, body_bytes: int) -> None:
+        """Refuses a request before anything of its body is parsed, which takes as long as a queue.
 
         Raises:
             Overloaded: the deadline would pass in the queue, whichever model it asks for.
         """
-        engine = self.versions.rollout.engine
-        if engine is not None:
-            engine.refuse_late(deadline_s)
+        if (engine := self.versions.rollout.engine) is not None:
+            few = body_bytes <= SMALL_BYTES or not self._bytes
+            tokens = 0 if few else int(body_bytes * self._tokens / self._bytes)
+            engine.refuse_late(deadline_s, tokens)
 
     @contextmanager
     def running(self) -> Iterator[None]:

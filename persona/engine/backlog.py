@@ -11,6 +11,7 @@ from persona.engine.runs import Piece
 # Pieces of large queries are no larger, and while small queries come, a turn takes no more than
 # this of what is not due: 1 ms in which nothing else is answered.
 PIECE_TOKENS = 256
+STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 SHARE = 0.8  # of the deadline, that the queue may take: the answer has to be written and sent too
 
 
@@ -26,11 +27,13 @@ class Backlog:
         self._max_tokens = max_tokens
 
     def admit(self, group: Hashable, tokens: int, deadline_s: float, now: float) -> None:
-        """Lets a query in, which is not alone.
+        """Lets a query in; whatever it is, if nothing waits.
 
         Raises:
             Overloaded: the queue is full, or the deadline would pass in it.
         """
+        if not self.tokens:
+            return
         if (excess := self.tokens + tokens - self._max_tokens) > 0:
             error = Overloaded(
                 f"the queue is full: {self.tokens:,} tokens wait and this request has "
@@ -38,19 +41,20 @@ class Backlog:
             )
             error.retry_after_s = self.seconds * min(1.0, excess / self.tokens)
             raise error
-        own_s = self.pace.seconds(group, tokens, 1 + tokens // PIECE_TOKENS)
+        self._due_before(now)
         self._refuse(
-            self._due_before(now) if tokens <= PIECE_TOKENS else self.seconds, own_s, deadline_s
+            self.pace.seconds(group, tokens, 1 + tokens // PIECE_TOKENS), tokens, deadline_s
         )
 
-    def refuse_late(self, deadline_s: float) -> None:
-        """Refuses what nobody has read yet: not even the smallest query would be in time.
+    def refuse_late(self, deadline_s: float, tokens: int) -> None:
+        """Refuses what nobody has read yet, and which has about so many tokens.
 
         Raises:
             Overloaded: the deadline would pass in the queue.
         """
-        if self._due_s > SHARE * deadline_s:
-            self._refuse(self._due_s, 0.0, deadline_s)
+        if self.tokens:
+            own_s = self.pace.least_seconds(tokens, tokens // PIECE_TOKENS)
+            self._refuse(own_s, tokens, deadline_s)
 
     def add(self, piece: Piece[Any, Any], now: float) -> None:
         """Counts a piece that begins to wait."""
@@ -71,20 +75,23 @@ class Backlog:
             self._due_s -= piece.seconds
         if not self.tokens:
             self.seconds = self._due_s = 0.0  # without what rounding has left
+            self._later.clear()
 
     def _count_due(self, piece: Piece[Any, Any]) -> None:
         piece.is_due = True
         self._due_s += piece.seconds
 
-    def _due_before(self, now: float) -> float:
-        """Seconds of the pieces that go before a small query which arrives now."""
+    def _due_before(self, now: float) -> None:
+        """Counts the pieces that go before a small query which arrives now."""
         while self._later and self._later[0][0] <= now:
             _, _, piece = heapq.heappop(self._later)
             if piece.waits:
                 self._count_due(piece)
-        return self._due_s
 
-    def _refuse(self, wait_s: float, own_s: float, deadline_s: float) -> None:
+    def _refuse(self, own_s: float, tokens: int, deadline_s: float) -> None:
+        wait_s = self._due_s
+        if tokens > PIECE_TOKENS:  # where there is a queue, others come before all of it is due
+            wait_s = self.seconds + min(self.seconds, STRETCH_S * tokens)
         excess_s = wait_s + own_s - SHARE * deadline_s
         if excess_s > 0 and wait_s > 0:
             error = Overloaded(

@@ -29,11 +29,10 @@ from itertools import count
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from persona.engine.backlog import PIECE_TOKENS, Backlog
+from persona.engine.backlog import PIECE_TOKENS, STRETCH_S, Backlog
 from persona.engine.runs import Input, Output, Piece, Run, Submission, cut, fits
 from persona.engine.timeouts import Timeouts
 
-STRETCH_S = 30e-6  # about ten times what it takes to compute a token
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
 SMALL_TOKENS = 256
 COMPANY_S = 0.5  # how long after a small query the next one is expected
@@ -103,7 +102,7 @@ class Batcher(Generic[Input, Output]):
 
         Only inputs of one group can share a run. The future fails with DeadlineExceeded after
         `deadline_s` seconds. Cancelling it takes the inputs out of the queue. What is not
-        `counted` is left out of `RunStats`.
+        `counted` is left out of `RunStats`, and of what others wait for.
 
         Raises:
             Overloaded: the queue is full, or the deadline would pass in it, and the query is not
@@ -115,11 +114,11 @@ class Batcher(Generic[Input, Output]):
             future.set_result(finish([]))
             return future
         now, n, total = loop.time(), len(inputs), sum(tokens)
+        if not admitted:  # not a later step of a query that was
+            self._backlog.admit(group, total, deadline_s, now)
         if not self._waiting:
             self._progress = time.perf_counter()
-        elif not admitted:  # not a later step of a query that was
-            self._backlog.admit(group, total, deadline_s, now)
-        if total <= SMALL_TOKENS:
+        if counted and total <= SMALL_TOKENS:
             self._small_until = now + COMPANY_S
         arrived = time.perf_counter()
         submission: Submission[Output] = Submission(
@@ -136,13 +135,13 @@ class Batcher(Generic[Input, Output]):
         """Tokens that wait."""
         return self._backlog.tokens
 
-    def refuse_late(self, deadline_s: float) -> None:
-        """Refuses what nobody has read yet: not even the smallest query would be in time.
+    def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
+        """Refuses what nobody has read yet, and which has about so many tokens.
 
         Raises:
             Overloaded: the deadline would pass in the queue.
         """
-        self._backlog.refuse_late(deadline_s)
+        self._backlog.refuse_late(deadline_s, tokens)
 
     def waiting_s(self) -> float:
         """Seconds since something waits and nothing is computed."""
@@ -166,7 +165,8 @@ class Batcher(Generic[Input, Output]):
             self._waiting[place[2]] = piece
             heapq.heappush(self._due, place[1:])
             insort(queue, place)
-            self._backlog.add(piece, now)
+            if submission.counted:
+                self._backlog.add(piece, now)
             due += STRETCH_S * total
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -259,7 +259,8 @@ class Batcher(Generic[Input, Output]):
         del self._waiting[piece.place[2]]
         queue = self._queues[piece.group]
         del queue[bisect_left(queue, piece.place)]
-        self._backlog.remove(piece)
+        if piece.submission.counted:
+            self._backlog.remove(piece)
 
     def _compute(self, runs: Sequence[Run[Input, Output]]) -> None:
         began = time.perf_counter()

@@ -108,8 +108,8 @@ class Engine:
         found = self.registry.find(query.model, query.version, query.routing_key)
         return await found.submit_large(query, deadline_s)
 
-    def refuse_late(self, deadline_s: float) -> None:
-        """Refuses a query that nobody has read yet: no model could answer it in time.
+    def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
+        """Refuses a query that nobody has read yet, of about so many tokens.
 
         Raises:
             Overloaded: the deadline would pass in the queue of every model.
@@ -117,7 +117,7 @@ class Engine:
         refusal: Overloaded | None = None
         for model in self.registry.models:
             try:
-                model.refuse_late(deadline_s)
+                model.refuse_late(deadline_s, tokens)
             except Overloaded as error:
                 refusal = error
             else:

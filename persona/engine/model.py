@@ -135,13 +135,13 @@ class Model:
             counted=False,
         )
 
-    def refuse_late(self, deadline_s: float) -> None:
-        """Refuses a query that nobody has read yet.
+    def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
+        """Refuses a query that nobody has read yet, of about so many tokens.
 
         Raises:
             Overloaded: the deadline would pass in the queue.
         """
-        self._batcher.refuse_late(deadline_s)
+        self._batcher.refuse_late(deadline_s, tokens)
 
     def waiting_s(self) -> float:
         """Seconds since queries wait and nothing is computed."""

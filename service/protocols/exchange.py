@@ -143,9 +143,12 @@ class Deadline:
             InvalidRequest: `x-request-timeout-ms` is not a whole number of at least 1.
         """
         self.ms = settings.deadline_ms
+        self.body_bytes = 0  # as far as the headers say
         for name, value in headers:
             if name == TIMEOUT:
                 self.ms = min(self.ms, _milliseconds(value))
+            elif name == b"content-length":
+                self.body_bytes = int(value)
         self._ends = perf_counter() + self.ms / 1000
 
     def start(self) -> None:
@@ -176,6 +179,23 @@ def _milliseconds(value: bytes) -> int:
     return int(value)
 
 
+async def accept(service: Service, headers: Headers, receive: Receive) -> tuple[bytes, Deadline]:
+    """The body of a request that can be in time, and when its answer is due.
+
+    Raises:
+        PersonaError: as `Deadline` and `read_body`.
+        Overloaded: the answer would be late; nothing was read.
+    """
+    deadline = Deadline(headers, service.settings)
+    service.refuse_late(deadline.ms / 1000, deadline.body_bytes)
+    raw = await read_body(headers, receive, service.settings.max_body_bytes)
+    deadline.start()
+    mark("read")
+    if service.is_loading:
+        await service.loaded(deadline.left_s())
+    return raw, deadline
+
+
 async def ask(service: Service, query: Query, deadline: Deadline, receive: Receive) -> Results:
     """The engine's answer; what the client does not wait for is not computed.
 
@@ -200,6 +220,7 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
             raise ClientGone("the client disconnected") from None
         future.cancel()
         raise
+    service.note_size(deadline.body_bytes, results)
     mark_computed(results.model, results.version, service.tally.turn_s(results.model))
     service.traffic.count(engine, query, results)
     return results

@@ -31,7 +31,7 @@ def test_a_query_that_takes_longer_than_its_deadline_waits_for_an_empty_queue() 
         bench = Bench()
         first = bench.submit("x" * 9000)
         with pytest.raises(Overloaded) as late:
-            bench.submit("y" * 900, deadline_s=0.001)
+            bench.submit("y" * 200, deadline_s=0.001)
         assert late.value.retry_after_s == pytest.approx(0.045, abs=5e-4)
         await first
         bench.submit("y" * 900, deadline_s=0.001).cancel()  # is let in now
@@ -47,6 +47,8 @@ def test_a_small_query_is_not_refused_for_what_it_overtakes() -> None:
             bench.submit(*["y" * 100] * 100, deadline_s=0.1)
         small = bench.submit("small", deadline_s=0.01)
         bench.batcher.refuse_late(0.01)
+        with pytest.raises(Overloaded):
+            bench.batcher.refuse_late(0.1, 10_000)
         with pytest.raises(Overloaded):
             bench.batcher.refuse_late(0.001)
         await asyncio.gather(large, small, return_exceptions=True)

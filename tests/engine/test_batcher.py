@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from persona.contract import DeadlineExceeded, Overloaded
-from persona.engine.batcher import STRETCH_S, Batcher, RunStats
+from persona.engine.backlog import STRETCH_S
+from persona.engine.batcher import Batcher, RunStats
 from persona.engine.runs import RUN_COST_TOKENS
 
 Inputs = list[str]  # an input is a text; its length is what it costs

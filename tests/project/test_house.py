@@ -27,7 +27,7 @@ ARROWS = {
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
-    " service.visit"
+    " service.visit service.health"
     " persona.contract persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
     "model.clicks": "model.errors persona.contract persona.tables",

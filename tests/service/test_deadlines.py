@@ -1,11 +1,21 @@
 """A request's own deadline, and what overload is answered with."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
 import pytest
 
-from persona.contract import DeadlineExceeded, InvalidRequest, Overloaded
+from persona.contract import (
+    ITEM_ID,
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    Query,
+    Result,
+    Results,
+)
+from service.lifecycle import Service
 from service.protocols.exchange import Deadline
 from service.protocols.native.errors import answer_to
 from service.settings import Settings
@@ -63,3 +73,21 @@ def test_overload_says_in_whole_seconds_when_there_will_be_room(
     error = Overloaded("full")
     error.retry_after_s = seconds
     assert (b"retry-after", header) in answer_to(error).headers
+
+
+def test_what_would_be_late_by_the_size_of_its_body_is_refused_unread(tiny_artifacts: Path) -> None:
+    service = Service(Settings(artifacts=tiny_artifacts))
+    seen = Results("tiny", "1", [Result(["item 1"] * 9, 0, 0)] * 1000)  # 10,000 tokens
+
+    async def main() -> None:
+        await service.load()
+        waiting = service.engine().submit(Query({ITEM_ID: [["item 1"] * 9]}), 60)
+        service.refuse_late(0.01, 100_000)  # nobody knows yet what such bodies hold
+        service.note_size(100_000, seen)
+        service.refuse_late(0.01, 100)
+        with pytest.raises(Overloaded):
+            service.refuse_late(0.01, 100_000)
+        await waiting
+        service.refuse_late(0.01, 100_000)
+
+    asyncio.run(main())

@@ -11,15 +11,7 @@ from pydantic import TypeAdapter
 
 from persona.contract import InvalidRequest, PersonaError, Query, Results
 from service.lifecycle import Service
-from service.protocols.exchange import (
-    Answer,
-    Deadline,
-    Headers,
-    Receive,
-    answered_by,
-    ask,
-    read_body,
-)
+from service.protocols.exchange import Answer, Headers, Receive, accept, answered_by, ask
 from service.protocols.native.errors import answer_to
 from service.protocols.native.large_bodies import LARGE_BYTES, parse_large
 from service.protocols.native.parsing import (
@@ -53,7 +45,6 @@ from service.protocols.native.schema import (
     SimilarResponse,
 )
 from service.protocols.structure import SMALL_BYTES
-from service.visit import mark
 
 Body = TypeVar("Body", bound=QueryBody | SimilarRequest)
 
@@ -75,13 +66,7 @@ class QueryVerb(Generic[Body]):
         """The answer to a request."""
         body: Body | None = None
         try:
-            deadline = Deadline(headers, service.settings)
-            service.refuse_late(deadline.ms / 1000)
-            raw = await read_body(headers, receive, service.settings.max_body_bytes)
-            mark("read")
-            deadline.start()
-            if service.is_loading:
-                await service.loaded(deadline.left_s())
+            raw, deadline = await accept(service, headers, receive)
             if len(raw) > SMALL_BYTES:
                 structure_of(service.settings).check(raw)
             if len(raw) > LARGE_BYTES:

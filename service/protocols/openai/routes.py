@@ -7,15 +7,7 @@ from pydantic import TypeAdapter
 
 from persona.contract import PersonaError
 from service.lifecycle import Service
-from service.protocols.exchange import (
-    Answer,
-    Deadline,
-    Headers,
-    Receive,
-    answered_by,
-    ask,
-    read_body,
-)
+from service.protocols.exchange import Answer, Headers, Receive, accept, answered_by, ask
 from service.protocols.native.rendering import model_object
 from service.protocols.native.schema import ModelObject
 from service.protocols.openai.errors import answer_to
@@ -45,12 +37,7 @@ class EmbeddingsVerb:
     async def answer(self, service: Service, headers: Headers, receive: Receive) -> Answer:
         """The answer to a request."""
         try:
-            deadline = Deadline(headers, service.settings)
-            service.refuse_late(deadline.ms / 1000)
-            raw = await read_body(headers, receive, service.settings.max_body_bytes)
-            deadline.start()
-            if service.is_loading:
-                await service.loaded(deadline.left_s())
+            raw, deadline = await accept(service, headers, receive)
             if len(raw) > SMALL_BYTES:
                 structure_of(service.settings).check(raw)
             body = validate(_BODY, raw, _KINDS)

@@ -11,15 +11,7 @@ from persona.contract import InvalidRequest, PersonaError, RequestTooLarge
 from persona.engine import Engine
 from service.health import Reports
 from service.lifecycle import Service
-from service.protocols.exchange import (
-    Answer,
-    Deadline,
-    Headers,
-    Receive,
-    answered_by,
-    ask,
-    read_body,
-)
+from service.protocols.exchange import Answer, Headers, Receive, accept, answered_by, ask
 from service.protocols.v2 import repository
 from service.protocols.v2.errors import answer_to
 from service.protocols.v2.parsing import parse
@@ -52,15 +44,11 @@ class InferVerb:
     async def answer(self, service: Service, headers: Headers, receive: Receive) -> Answer:
         """The answer to a request."""
         try:
-            deadline = Deadline(headers, service.settings)
-            service.refuse_late(deadline.ms / 1000)
             limit = service.settings.max_body_bytes
             own = {name: value for name, value in headers if name in _OWN_HEADERS}
             others = [pair for pair in headers if pair[0] not in _OWN_HEADERS]
-            raw = _decoded(await read_body(others, receive, limit), own, limit)
-            deadline.start()
-            if service.is_loading:
-                await service.loaded(deadline.left_s())
+            body, deadline = await accept(service, others, receive)
+            raw = _decoded(body, own, limit)
             model = service.engine().registry.find(self._model, self._version)
             inference = parse(raw, _json_bytes(own), model, service.settings)
             results = await ask(service, inference.query, deadline, receive)
@@ -166,9 +154,12 @@ async def server() -> ServerMetadata:
     return repository.server_metadata()
 
 
-@plain.get("/health/live")
-async def live() -> Live:
-    """200 while the worker's event loop turns."""
+@plain.get("/health/live", responses=_errors(400))
+async def live(request: Request) -> Live:
+    """200 while every worker computes what waits, else 400."""
+    reports: Reports = request.app.state.reports
+    if problems := reports.why_not_live():
+        raise InvalidRequest(problems)
     return Live()
 
 
