@@ -27,8 +27,8 @@ from service.visit import current
 OPEN = frozenset(
     {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
-# What changes which models are served. `index` only lists them.
-_ADMIN = re.compile(r"/(v1/models|v1/admin|v2/repository)(/|$)(?!index$)")
+# What changes which models are served.
+_ADMIN = re.compile(r"/(v1/models|v2/repository/models)/")
 
 
 @dataclass(frozen=True, slots=True)
