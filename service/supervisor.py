@@ -1,6 +1,6 @@
 """Keeps the workers running: starts them, replaces those that die or hang, ends them all.
 
-docs/decisions/0010-own-supervisor.md says why no process manager from elsewhere does it.
+docs/decisions/0014-own-supervisor.md says why no process manager from elsewhere does it.
 """
 
 import logging.config
