@@ -62,9 +62,10 @@ def _table(part: Part, rows: Rows, plan: Plan, facts: ModelFacts) -> pa.Table:
     columns = {"row": pa.array(part.rows, pa.int64()), "id": _ids(part, plan.id_type)}
     kept = pa.concat_tables([plan.kept.empty_table(), *part.passed])
     columns |= dict(zip(kept.column_names, kept.columns, strict=True))
-    number = pa.float16() if plan.float16 else pa.float32()
+    kind = np.float16 if plan.float16 else np.float32
+    number = pa.from_numpy_dtype(kind)
     if plan.embeddings:
-        numbers = rows.embeddings.astype(number.to_pandas_dtype())
+        numbers = rows.embeddings.astype(kind)
         columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(numbers.ravel(), facts.width)
     if plan.recommend is not None:
         columns["items"] = _items(rows.items, pa.type_for_alias(facts.items))
