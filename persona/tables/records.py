@@ -26,6 +26,8 @@ from persona.tables.lines import MAX_LINE_BYTES, read_lines
 from persona.tables.options import TableOptions
 
 BLOCK_ROWS = 2**18  # of Parquet
+# Arrow otherwise reads ahead, and keeps all that it has read until the file is closed.
+STREAMED = {"pre_buffer": False, "buffer_size": 2**22}
 PART_ROWS = 2**15
 QUOTED_FIELD = '"(?:[^"]|"")*"'
 
@@ -155,7 +157,7 @@ class Records:
             yield view, min(lines.packed_bytes / size, 1.0)
 
     def _parquet_blocks(self, path: str, _: int) -> Iterator[tuple[Any, float]]:
-        with named(path), pq.ParquetFile(self.files.open_file(path)) as file:
+        with named(path), pq.ParquetFile(self.files.open_file(path), **STREAMED) as file:
             if tuple(file.schema_arrow.names) != self.layout.columns:
                 raise TableError(f"{path}: other columns than in {self.files.paths[0]}")
             names, wanted = self.layout.columns, self.wanted
