@@ -44,7 +44,8 @@ class Parquet:
 
     def join(self, _suffix: str, parts: Sequence[Path], file: BinaryIO, /) -> None:
         """As in `Format`."""
-        self._write(file, pq.read_schema(parts[0]), map(pq.read_table, parts))
+        tables = (pq.ParquetFile(part).read(use_threads=False) for part in parts)
+        self._write(file, pq.read_schema(parts[0]), tables)
 
     def _write(self, file: BinaryIO, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         # A dictionary of embeddings would only take time: hardly two numbers are equal.
