@@ -28,7 +28,7 @@ OPEN = frozenset(
     {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
 # What changes which models are served.
-_ADMIN = re.compile(r"/(v1/models|v2/repository/models)/")
+_ADMIN = re.compile(r"/(v1/models|v2/repository/models)/[^/]+/(load|unload|share)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "adm
     path = path.removeprefix(prefix)
     if path in OPEN:
         return "nothing"
-    changes = method not in {"GET", "HEAD"} and _ADMIN.match(path) is not None
+    changes = method == "POST" and _ADMIN.fullmatch(path) is not None
     return "admin key" if changes else "key"
 
 
