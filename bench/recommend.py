@@ -78,10 +78,11 @@ def reasons() -> None:
         rows.append([f"`{model}`", *(f"{value:.2f}" for value in agreement.values())])
     head = ["model", "reasons, leaving out", "reasons, Shapley", "attention, Shapley"]
     text = (
-        f"Rank correlation (Spearman) over the clicks of a history, mean over {HISTORIES} real "
-        "histories of 4 to 15 clicks and the 10 best items of each: of reasons with the losses of "
-        "leaving a click out, of reasons with Shapley values, and of the pooled attention with "
-        f"Shapley values. Those are sampled in {ORDERS} random orders."
+        "Spearman's rank correlation over the clicks of a history. Each number is the mean over "
+        f"{HISTORIES} real histories of 4 to 15 clicks, and over the 10 best items of each. The "
+        "columns compare the reasons with the loss when a click is left out, the reasons with "
+        "Shapley values, and the pooled attention with Shapley values. Shapley values are sampled "
+        f"in {ORDERS} random orders."
     )
     record_table("reasons", f"### Reasons measured\n\n{text}\n\n{table(head, rows)}\n", [PAGE])
 

@@ -172,10 +172,10 @@ def _scorer(
 def _json(report: "ScoreReport") -> str:
     import orjson
 
-    told = {**asdict(report.counts), "model": asdict(report.model)}
-    told |= {"resumed_rows": report.resumed_rows, "seconds": report.seconds}
-    told |= {"rows_per_second": report.rows_per_second, "padding_ratio": report.padding_ratio}
-    return orjson.dumps(told).decode()
+    facts = {**asdict(report.counts), "model": asdict(report.model)}
+    facts |= {"resumed_rows": report.resumed_rows, "seconds": report.seconds}
+    facts |= {"rows_per_second": report.rows_per_second, "padding_ratio": report.padding_ratio}
+    return orjson.dumps(facts).decode()
 
 
 def _summary(report: "ScoreReport", target: str) -> str:
