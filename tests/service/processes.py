@@ -32,13 +32,13 @@ def process(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
 
 
 def wait_until_ready(running: subprocess.Popen[str], url: str, n_workers: int = 1) -> set[int]:
-    """Waits for so many workers; their process ids."""
+    """Waits for at least so many workers; their process ids."""
     found: set[int] = set()
 
     def all_are() -> bool:
         nonlocal found
         found = ready(url)
-        return running.poll() is not None or len(found) == n_workers
+        return running.poll() is not None or len(found) >= n_workers
 
     wait_until(all_are)
     assert running.returncode is None, f"it ended with {running.returncode}"

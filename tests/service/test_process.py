@@ -18,7 +18,7 @@ def test_two_workers_answer_and_add_up_their_metrics(tiny_artifacts: Path) -> No
         return "persona_ready_workers 2.0" in httpx.get(f"{url}/metrics").text
 
     with process("--artifacts", str(tiny_artifacts), "--workers", "2") as (running, url):
-        wait_until_ready(running, url)
+        wait_until_ready(running, url, 2)
         wait_until(lambda: ready_workers(url))
         for _ in range(20):  # each over a connection of its own, to either worker
             assert httpx.post(f"{url}/v1/encode", json=HISTORIES).status_code == 200

@@ -105,7 +105,7 @@ def test_asked_to_end_it_turns_not_ready_ends_its_connections_and_exits_with_0(
 ) -> None:
     options = ("--artifacts", str(tiny_artifacts), "--workers", "2")
     with process(*options, PERSONA_DRAIN_SECONDS="2") as (running, url):
-        wait_until_ready(running, url)
+        wait_until_ready(running, url, 2)
         running.terminate()
         wait_until(lambda: status_of(f"{url}/health/ready") == 503)
         answer = httpx.post(f"{url}/v1/encode", json=HISTORIES)
