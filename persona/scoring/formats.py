@@ -126,10 +126,19 @@ FORMATS: Mapping[FormatName, Format] = {
 def _rows(table: pa.Table) -> Iterable[dict[str, Any]]:
     """The rows; embeddings as arrays, which take a tenth of the time that lists do."""
     columns = [
-        _matrix(column) if name == EMBEDDING else column.to_pylist()
+        _matrix(column) if name == EMBEDDING else _values(column)
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
     return (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Python's values; times in nanoseconds, which it has none of, as text."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _matrix(column: pa.ChunkedArray) -> Any:

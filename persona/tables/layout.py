@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persona.tables.errors import NoSuchColumn, TableError
@@ -103,10 +104,18 @@ def _parquet_layout(files: Files, path: str) -> Layout:
     if batch is None:
         return Layout("parquet", names)
     try:
-        columns = [column.to_pylist() for column in batch.columns]
+        columns = [_in_microseconds(column).to_pylist() for column in batch.columns]
     except UnicodeDecodeError:
         return Layout("parquet", names)
     return Layout("parquet", names, sample=list(zip(*columns, strict=True)))
+
+
+def _in_microseconds(column: pa.Array) -> pa.Array:
+    """Times that Python can hold: without pandas it has no nanoseconds."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    return column
 
 
 def _first_lines(files: Files, path: str) -> list[str]:

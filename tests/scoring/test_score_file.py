@@ -181,6 +181,15 @@ def test_columns_pass_through(tmp_path: Path, suffix: str) -> None:
     assert [(row["country"], row["age"]) for row in rows] == [("ch", 1), ("fr", 3)]
 
 
+def test_times_in_nanoseconds_pass_through(tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    times = pa.array([1_700_000_000_123_456_789], pa.timestamp("ns"))
+    pq.write_table(pa.table({"history": [["a"]], "seen": times}), source)
+    score(source, tmp_path / "out.jsonl", columns=TableOptions(columns=("seen",)))
+    (row,) = read_output(tmp_path / "out.jsonl")
+    assert row["seen"] == "2023-11-14 22:13:20.123456789"
+
+
 def test_a_folder_gets_a_file_a_part(tmp_path: Path) -> None:
     source, target = write_parquet(tmp_path / "in.parquet", [["a"]] * 5), tmp_path / "out"
     target.mkdir()
