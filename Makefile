@@ -98,7 +98,8 @@ docs: .venv/.all ## draw the pictures in docs/, record the examples of docs/open
 # all.txt is written first, and the others take its versions. `build.txt` is the build backend.
 lock: .venv/.python ## write requirements/ anew from pyproject.toml (UPGRADE=--upgrade for new versions)
 	$(BIN)/pip install --quiet "uv>=0.13,<0.14"
-	$(COMPILE) pyproject.toml --extra train --extra serve --extra index --extra dev --output-file requirements/all.txt
+	$(COMPILE) pyproject.toml --extra train --extra serve --extra index --extra ray --extra dev \
+		--output-file requirements/all.txt
 	$(COMPILE) pyproject.toml --extra serve -c requirements/all.txt --output-file requirements/serve.txt
 	$(COMPILE) pyproject.toml --extra files -c requirements/all.txt --output-file requirements/files.txt
 	$(BIN)/python -c "import tomllib; build = tomllib.load(open('pyproject.toml', 'rb'))['build-system']; \

@@ -11,7 +11,7 @@ from tests.fences import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-EXTRAS = {"serve": ["serve"], "files": ["files"], "all": ["train", "serve", "index", "dev"]}
+EXTRAS = {"serve": ["serve"], "files": ["files"], "all": ["train", "serve", "index", "ray", "dev"]}
 LOCKS = ("build", *EXTRAS)
 
 

@@ -14,7 +14,6 @@ from tests.scoring.small_tables import rejects_of, write_jsonl
 from tests.scoring.test_processes import users
 from tests.serving import serving
 
-pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.slow,  # a cluster takes many seconds to start
     pytest.mark.timeout(900),
