@@ -26,7 +26,7 @@ from persona.engine.batcher import RunStats
 from service.distribution import Distribution, Joined, Series
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-FLUSH_S = 0.02  # how much later the other workers see what this one counted
+FLUSH_S = 0.1  # how much later the other workers see what this one counted
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """What waits in a batcher, in tokens and in seconds, and who is let in beside it."""
 
 import heapq
-from collections.abc import Hashable
 from typing import Any
 
 from persona.contract import Overloaded
@@ -26,8 +25,8 @@ class Backlog:
         self._later: list[tuple[float, int, Piece[Any, Any]]] = []  # a heap of the others
         self._max_tokens = max_tokens
 
-    def admit(self, group: Hashable, tokens: int, deadline_s: float, now: float) -> None:
-        """Lets a query in; whatever it is, if nothing waits.
+    def admit(self, tokens: int, seconds: float, deadline_s: float, now: float) -> None:
+        """Lets a query in that will take so many seconds; whatever it is, if nothing waits.
 
         Raises:
             Overloaded: the queue is full, or the deadline would pass in it.
@@ -42,17 +41,15 @@ class Backlog:
             error.retry_after_s = self.seconds * min(1.0, excess / self.tokens)
             raise error
         self._due_before(now)
-        self._refuse(
-            self.pace.seconds(group, tokens, 1 + tokens // PIECE_TOKENS), tokens, deadline_s
-        )
+        self._refuse(seconds, tokens, deadline_s)
 
     def refuse_late(self, deadline_s: float, tokens: int) -> None:
-        """Refuses what nobody has read yet, and which has about so many tokens.
+        """Refuses what nobody has read yet, and which has about so many tokens; 0 are few.
 
         Raises:
             Overloaded: the deadline would pass in the queue.
         """
-        if self.tokens:
+        if tokens or self.seconds > SHARE * deadline_s:
             own_s = self.pace.least_seconds(tokens, tokens // PIECE_TOKENS)
             self._refuse(own_s, tokens, deadline_s)
 

@@ -19,9 +19,7 @@ A query is refused at once if what goes before it will take longer than its dead
 """
 
 import asyncio
-import heapq
 import time
-from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +28,9 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from persona.engine.backlog import PIECE_TOKENS, STRETCH_S, Backlog
+from persona.engine.piece_queue import PieceQueue
 from persona.engine.runs import Input, Output, Piece, Run, Submission, cut, fits
-from persona.engine.timeouts import Timeouts
+from persona.engine.timeouts import TICK_S
 
 MAX_MISFITS = 4  # pieces that a run passes over before it starts as it is
 SMALL_TOKENS = 256
@@ -76,14 +75,13 @@ class Batcher(Generic[Input, Output]):
         self._prepare = prepare
         self._max_batch_tokens = max_batch_tokens
         self._on_run = on_run
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._numbers = count()
-        self._waiting: dict[int, Piece[Input, Output]] = {}  # by number
-        self._due: list[tuple[float, int]] = []  # a heap; may still name pieces that left
-        self._queues: dict[Hashable, list[tuple[int, float, int]]] = {}  # sorted places, by group
+        self.backlog = Backlog(max_queue_tokens)
+        self._queue: PieceQueue[Input, Output] = PieceQueue(self.backlog)
         self._scheduled = False
         self._arrived = False  # whether something did since the loop last looked for more
-        self._timeouts = Timeouts()
-        self._backlog = Backlog(max_queue_tokens)
+        self._looks_for_late = False
         self._small_until = 0.0  # small queries are expected, on the event loop's clock
         self._progress = 0.0  # when something was computed or began to wait, by perf_counter
 
@@ -108,82 +106,84 @@ class Batcher(Generic[Input, Output]):
             Overloaded: the queue is full, or the deadline would pass in it, and the query is not
                 `admitted`. What is larger is taken when nothing else waits.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self._loop = self._begin()
         future: asyncio.Future[Result] = loop.create_future()
         if not inputs:
             future.set_result(finish([]))
             return future
         now, n, total = loop.time(), len(inputs), sum(tokens)
-        if not admitted:  # not a later step of a query that was
-            self._backlog.admit(group, total, deadline_s, now)
-        if not self._waiting:
-            self._progress = time.perf_counter()
-        if counted and total <= SMALL_TOKENS:
-            self._small_until = now + COMPANY_S
         arrived = time.perf_counter()
         submission: Submission[Output] = Submission(
             [None] * n, n, now + deadline_s, deadline_s, finish, future, arrived, counted
         )
-        self._enqueue(submission, group, inputs, tokens, now)
-        self._timeouts.watch(future, deadline_s, submission.expire)
+        pieces = self._cut(submission, group, inputs, tokens, now)
+        if not admitted:  # not a later step of a query that was
+            self.backlog.admit(total, sum([piece.seconds for piece in pieces]), deadline_s, now)
+        if not self._queue:
+            self._progress = arrived
+        if counted and total <= SMALL_TOKENS:
+            self._small_until = now + COMPANY_S
+        for piece in pieces:
+            self._queue.add(piece, now)
         self._arrived = True
         self._schedule(loop)
+        if not self._looks_for_late:
+            self._looks_for_late = True
+            loop.call_later(TICK_S, self._expire_late, loop)
         return future
 
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait."""
-        return self._backlog.tokens
-
-    def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
-        """Refuses what nobody has read yet, and which has about so many tokens.
-
-        Raises:
-            Overloaded: the deadline would pass in the queue.
-        """
-        self._backlog.refuse_late(deadline_s, tokens)
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        """The loop that runs. It is kept, as asking for it is a system call in Python 3.11."""
+        self._scheduled = self._arrived = self._looks_for_late = False
+        return asyncio.get_running_loop()
 
     def waiting_s(self) -> float:
         """Seconds since something waits and nothing is computed."""
-        return time.perf_counter() - self._progress if self._waiting else 0.0
+        return time.perf_counter() - self._progress if self._queue else 0.0
 
-    def _enqueue(
+    def _expire_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fails what has waited for too long, every tick while anything waits."""
+        self._queue.expire(loop.time())
+        self._looks_for_late = bool(self._queue)
+        if self._looks_for_late:
+            loop.call_later(TICK_S, self._expire_late, loop)
+
+    def _cut(
         self,
         submission: Submission[Output],
         group: Hashable,
         inputs: Sequence[Input],
         tokens: Sequence[int],
         now: float,
-    ) -> None:
-        due = now
-        queue = self._queues.setdefault(group, [])
+    ) -> list[Piece[Input, Output]]:
+        due, pieces = now, []
         for positions, total in cut(tokens, min(PIECE_TOKENS, self._max_batch_tokens)):
             place = (tokens[positions[-1]], due, next(self._numbers))
             chosen = [inputs[position] for position in positions]
-            seconds = self._backlog.pace.seconds(group, total)
-            piece = Piece(submission, group, chosen, positions, place[0], total, place, seconds)
-            self._waiting[place[2]] = piece
-            heapq.heappush(self._due, place[1:])
-            insort(queue, place)
-            if submission.counted:
-                self._backlog.add(piece, now)
+            seconds = self.backlog.pace.seconds(group, total)
+            pieces.append(
+                Piece(submission, group, chosen, positions, place[0], total, place, seconds)
+            )
             due += STRETCH_S * total
+        return pieces
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._scheduled and self._waiting:
+        if not self._scheduled and self._queue:
             self._scheduled = True
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Computes what waits, after the loop has read what has arrived."""
-        if self._arrived and self.queued_tokens < self._max_batch_tokens:
+        if self._arrived and self.backlog.tokens < self._max_batch_tokens:
             self._arrived = False
             loop.call_soon(self._turn, loop)
             return
         self._scheduled = False
         try:
             self._compute(list(self._plan(loop.time())))
-            self._progress = self._backlog.pace.end_turn(self._progress)
+            self._progress = self.backlog.pace.end_turn(self._progress)
         finally:
             self._schedule(loop)
 
@@ -194,7 +194,7 @@ class Batcher(Generic[Input, Output]):
         """
         planned, alone = 0, now > self._small_until
         soon = inf if alone else now + SMALL_TOKENS * STRETCH_S
-        while planned < self._max_batch_tokens and (lead := self._first_due(now)) is not None:
+        while planned < self._max_batch_tokens and (lead := self._queue.first_due(now)) is not None:
             if lead.place[1] <= soon:
                 run = self._fill(lead, now, self._max_batch_tokens, soon)
                 planned += run.computed_tokens()
@@ -205,16 +205,6 @@ class Batcher(Generic[Input, Output]):
                 return
             yield run
 
-    def _first_due(self, now: float) -> Piece[Input, Output] | None:
-        while self._due:
-            piece = self._waiting.get(self._due[0][1])
-            if piece is not None and piece.submission.is_wanted(now):
-                return piece
-            heapq.heappop(self._due)
-            if piece is not None:
-                self._remove(piece)
-        return None
-
     def _fill(
         self, lead: Piece[Input, Output], now: float, max_tokens: int, latest: float
     ) -> Run[Input, Output]:
@@ -222,10 +212,10 @@ class Batcher(Generic[Input, Output]):
 
         Those that are due after `latest` do not.
         """
-        self._remove(lead)
+        self._queue.remove(lead)
         run: Run[Input, Output] = Run(lead)
         leaving, misfits = [], 0
-        for piece in self._nearest(lead):
+        for piece in self._queue.nearest(lead):
             if piece.submission.is_wanted(now):
                 length = max(run.length, piece.length)
                 tokens, n = run.tokens + piece.tokens, run.n_inputs + len(piece.inputs)
@@ -238,29 +228,8 @@ class Batcher(Generic[Input, Output]):
                 run.add(piece)
             leaving.append(piece)
         for piece in leaving:
-            self._remove(piece)
+            self._queue.remove(piece)
         return run
-
-    def _nearest(self, lead: Piece[Input, Output]) -> Iterator[Piece[Input, Output]]:
-        """The pieces that wait in the leading piece's group, nearest length first."""
-        queue = self._queues[lead.group]
-        longer = bisect_left(queue, lead.place)
-        shorter = longer - 1
-        while shorter >= 0 or longer < len(queue):
-            if longer == len(queue) or (
-                shorter >= 0 and lead.length - queue[shorter][0] < queue[longer][0] - lead.length
-            ):
-                at, shorter = shorter, shorter - 1
-            else:
-                at, longer = longer, longer + 1
-            yield self._waiting[queue[at][2]]
-
-    def _remove(self, piece: Piece[Input, Output]) -> None:
-        del self._waiting[piece.place[2]]
-        queue = self._queues[piece.group]
-        del queue[bisect_left(queue, piece.place)]
-        if piece.submission.counted:
-            self._backlog.remove(piece)
 
     def _compute(self, runs: Sequence[Run[Input, Output]]) -> None:
         began = time.perf_counter()
@@ -270,7 +239,7 @@ class Batcher(Generic[Input, Output]):
             outcomes.append(work if isinstance(work, Exception) else _attempt(work))
             times.append(time.perf_counter())
             seconds = times[-1] - times[-2]
-            self._backlog.pace.add_run(run.group, run.tokens, len(run.pieces), seconds)
+            self.backlog.pace.add_run(run.group, run.tokens, len(run.pieces), seconds)
         for run, outcome, start, end in zip(runs, outcomes, times, times[1:], strict=False):
             if isinstance(outcome, Exception):
                 self._isolate(run, outcome)
@@ -286,7 +255,7 @@ class Batcher(Generic[Input, Output]):
             run.n_counted(),
             run.tokens,
             run.computed_tokens(),
-            self.queued_tokens,
+            self.backlog.tokens,
             began - run.pieces[0].submission.arrived,
             computed_s,
             turn_s,

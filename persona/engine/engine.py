@@ -117,7 +117,7 @@ class Engine:
         refusal: Overloaded | None = None
         for model in self.registry.models:
             try:
-                model.refuse_late(deadline_s, tokens)
+                model.backlog.refuse_late(deadline_s, tokens)
             except Overloaded as error:
                 refusal = error
             else:

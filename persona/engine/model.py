@@ -75,6 +75,7 @@ class Model:
             max_queue_tokens=limits.max_queue_tokens,
             on_run=on_run,
         )
+        self.backlog = self._batcher.backlog
         self._chains = Chains(partial(_queue, self._batcher), limits.max_queue_tokens)
 
     def submit(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
@@ -134,14 +135,6 @@ class Model:
             deadline_s=deadline_s,
             counted=False,
         )
-
-    def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
-        """Refuses a query that nobody has read yet, of about so many tokens.
-
-        Raises:
-            Overloaded: the deadline would pass in the queue.
-        """
-        self._batcher.refuse_late(deadline_s, tokens)
 
     def waiting_s(self) -> float:
         """Seconds since queries wait and nothing is computed."""

@@ -41,11 +41,9 @@ class Registry:
         self.shares: dict[str, Shares] = newest | dict(shares or {})
         self._broken = dict(broken or {})
         self._main = {name: self._versions[name][_largest(self.shares[name])] for name in names}
-
-    @property
-    def models(self) -> list[Model]:
-        """The main version of each name: the default model first."""
-        return list(self._main.values())
+        self.models = list(
+            self._main.values()
+        )  # the main version of each name, the default's first
 
     @property
     def loaded(self) -> list[Model]:

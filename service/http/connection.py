@@ -8,7 +8,6 @@ the business of `Watch`.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.http import head
 from service.http.closing import ClosingTransport
 from service.http.head import Refused, bad_request
+from service.http.unfinished import Unfinished
 from service.http.watch import Phase, Watch
 from service.metrics import CUT
 from service.protocols.exchange import Answer, Send
@@ -48,14 +48,15 @@ class Connection(HttpToolsProtocol):
         self._settings = watch.settings
         self._segment = b""  # that is being parsed
         self._segment_at = 0.0
-        self._unfinished: _Unfinished | None = None
+        self._unfinished: Unfinished | None = None
         self._refused = False
         self._client_ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Lets the client in, or turns it away."""
         limit = self._settings.max_discarded_bytes
-        super().connection_made(ClosingTransport(transport, self._may_send, limit))
+        self._answers = ClosingTransport(transport, self._may_send, limit)
+        super().connection_made(self._answers)
         if not self._watch.admit(self):
             self._refuse(Refused(429, "overloaded", "too many connections"))
 
@@ -142,6 +143,12 @@ class Connection(HttpToolsProtocol):
         HttpToolsProtocol.on_headers_complete(self)
         if self.expect_100_continue:  # without the go-ahead its body may never come
             self.cycle.keep_alive = False
+            self._answers.hold_nothing()
+
+    def on_response_complete(self) -> None:
+        """Sends the answer, and begins the next request if one waits."""
+        self._watch.outbox.add(self._answers, self.loop)
+        super().on_response_complete()
 
     def _note_offer(self) -> None:
         """Leaves the request for `_as_http`."""
@@ -209,38 +216,18 @@ class Connection(HttpToolsProtocol):
         """Adds up what came of a request that is not whole yet, and refuses more than a limit."""
         if self._unfinished is None or self._unfinished.scope is not self.scope:
             self._release()
-            self._unfinished = _Unfinished(self.scope, head_before=len(self._segment))
+            self._unfinished = Unfinished(self._watch, self.scope, len(self._segment))
         try:
             if self._in_head():
-                self._count_head(self._unfinished)
+                self._unfinished.add_to_head(self._segment)
             else:
-                self._count_body(self._unfinished, len(self._segment))
+                self._unfinished.add_to_body(len(self._segment), self.cycle.response_complete)
         except Refused as refusal:
             self._refuse(refusal)
 
-    def _count_head(self, unfinished: "_Unfinished") -> None:
-        unfinished.head += self._segment
-        limit = self._settings.max_header_bytes
-        if len(unfinished.head) - unfinished.head_before > limit:
-            raise head.too_large(f"more than {limit:,} bytes, the limit")
-
-    def _count_body(self, unfinished: "_Unfinished", size: int) -> None:
-        settings = self._settings
-        unfinished.body_bytes += size
-        if self.cycle.response_complete:  # what was refused is dropped as it comes
-            limit = settings.max_discarded_bytes
-        else:
-            self._watch.body_bytes += size
-            unfinished.held_bytes += size
-            limit = 2 * settings.max_body_bytes  # in chunks, their sizes come with them
-        if unfinished.body_bytes > limit + settings.max_header_bytes:
-            raise Refused(413, "body_too_large", f"the body has more than {limit:,} bytes")
-        if unfinished.held_bytes and self._watch.holds_too_much():
-            raise Refused(429, "overloaded", "too many bodies are being received")
-
     def _release(self) -> None:
         if self._unfinished is not None:
-            self._watch.body_bytes -= self._unfinished.held_bytes
+            self._unfinished.release()
             self._unfinished = None
 
     def _refuse(self, refusal: Refused) -> None:
@@ -283,17 +270,6 @@ class _NoRequest(RequestResponseCycle):
         self.message_event = asyncio.Event()
         self.disconnected = self.more_body = self.keep_alive = False
         self.response_started = self.response_complete = True
-
-
-@dataclass(slots=True)
-class _Unfinished:
-    """What has come of a request that is not whole."""
-
-    scope: object  # that uvicorn began for it
-    head_before: int  # bytes of the first segment, which may begin with another request
-    head: bytearray = field(default_factory=bytearray)
-    body_bytes: int = 0
-    held_bytes: int = 0  # of the body; the watch knows of them
 
 
 def _too_slow(what: str, seconds: float) -> Refused:

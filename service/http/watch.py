@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from service.http.closing import Outbox
 from service.metrics import CUT
 from service.settings import Settings
 
@@ -51,6 +52,7 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.outbox = Outbox()
         self.body_bytes = 0  # held by bodies that have not come whole
         self._unread_bytes = 0  # at the last look
         self._seen: dict[Watched, _Seen] = {}  # the oldest first

@@ -220,6 +220,8 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
             raise ClientGone("the client disconnected") from None
         future.cancel()
         raise
+    finally:
+        service.timeouts.forget(future)
     service.note_size(deadline.body_bytes, results)
     mark_computed(results.model, results.version, service.tally.turn_s(results.model))
     service.traffic.count(engine, query, results)

@@ -46,11 +46,11 @@ def test_a_small_query_is_not_refused_for_what_it_overtakes() -> None:
         with pytest.raises(Overloaded):
             bench.submit(*["y" * 100] * 100, deadline_s=0.1)
         small = bench.submit("small", deadline_s=0.01)
-        bench.batcher.refuse_late(0.01)
+        bench.batcher.backlog.refuse_late(0.01, 0)
         with pytest.raises(Overloaded):
-            bench.batcher.refuse_late(0.1, 10_000)
+            bench.batcher.backlog.refuse_late(0.1, 10_000)
         with pytest.raises(Overloaded):
-            bench.batcher.refuse_late(0.001)
+            bench.batcher.backlog.refuse_late(0.001, 0)
         await asyncio.gather(large, small, return_exceptions=True)
 
     run(main())
@@ -60,8 +60,8 @@ def test_an_empty_queue_takes_no_time() -> None:
     async def main() -> None:
         bench = Bench()
         await asyncio.gather(*(bench.submit(*["x" * n] * 9) for n in (3, 30, 90)))
-        assert bench.batcher.queued_tokens == 0
-        bench.batcher.refuse_late(1e-9)
+        assert bench.batcher.backlog.tokens == 0
+        bench.batcher.backlog.refuse_late(1e-9, 0)
         assert bench.batcher.waiting_s() == 0
 
     run(main())

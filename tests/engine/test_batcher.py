@@ -1,6 +1,8 @@
 """The batcher, around a function that notes what it is given."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -224,7 +226,7 @@ def test_cancelled_work_is_not_computed() -> None:
         gone.cancel()
         await stays
         assert bench.recorder.runs == [["stay"]]
-        assert bench.batcher.queued_tokens == 0
+        assert bench.batcher.backlog.tokens == 0
 
     run(main())
 
@@ -312,3 +314,36 @@ def test_a_request_without_histories_is_answered_at_once() -> None:
         assert await Bench().submit() == []
 
     run(main())
+
+
+def test_one_loop_after_another() -> None:
+    bench = Bench()
+
+    async def leave() -> None:
+        bench.submit("a")  # the loop ends before its turn comes
+
+    async def answer() -> None:
+        assert await bench.submit("b") == ["B"]
+
+    run(leave())
+    run(answer())
+    run(answer())
+
+
+def test_a_group_that_nobody_waits_for_is_freed() -> None:
+    class Group:
+        """A search holds what it has found so far."""
+
+    async def main() -> weakref.ref[Group]:
+        batcher: Batcher[str, str] = Batcher(
+            lambda _group, inputs: lambda: inputs, max_batch_tokens=10, max_queue_tokens=10
+        )
+        group = Group()
+        assert await batcher.submit(group, ["a"], [1], finish, deadline_s=10) == ["a"]
+        batchers.append(batcher)
+        return weakref.ref(group)
+
+    batchers: list[Batcher[str, str]] = []
+    freed = asyncio.run(main())
+    gc.collect()
+    assert freed() is None
