@@ -15,7 +15,13 @@ from typing import Any, Self, get_args
 
 from persona.contract import UnknownItems
 from persona.scoring.assembly import Target, assemble
-from persona.scoring.errors import FileError, RunChanged, ScoringError, TooManyRejects
+from persona.scoring.errors import (
+    FileError,
+    InternalError,
+    RunChanged,
+    ScoringError,
+    TooManyRejects,
+)
 from persona.scoring.journal import Journal, journal_in
 from persona.scoring.parts import PART_ROWS, Part, parts
 from persona.scoring.scorer import Counts, FormatName, ModelFacts, Plan, ScoredPart, Scorer
@@ -216,10 +222,10 @@ def _scored(scorer: Scorer, waiting: Iterable[Part]) -> Iterator[ScoredPart]:
 
 
 def _result(future: "Future[ScoredPart | Exception]") -> ScoredPart:
-    result = future.result()
-    if isinstance(result, Exception):
-        raise result
-    return result
+    result = future.exception() or future.result()
+    if isinstance(result, ScoredPart):
+        return result
+    raise InternalError.of(result)
 
 
 def _options(plan: Plan) -> dict[str, Any]:
