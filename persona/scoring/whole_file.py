@@ -161,7 +161,7 @@ def score_file(
         )
         facts = scorer.start(plan)
         options = {**asdict(columns), **_options(plan), "part_rows": part_rows}
-        run = {"input": _input(table), "model": asdict(facts), "options": options}
+        run = {"input": table.states, "model": asdict(facts), "options": options}
         with journal_in(place.work, run, restart=restart) as journal:
             tally = _Tally(journal.counts, limit, progress)
             waiting = _waiting(parts(table, part_rows), journal)
@@ -235,19 +235,6 @@ def _options(plan: Plan) -> dict[str, Any]:
         for name, value in vars(plan).items()
         if name not in {"id_type", "kept", "model", "version"}
     }
-
-
-def _input(table: Table) -> dict[str, str]:
-    """The input's files, with what changes when they do."""
-    return {file: _state(Path(file)) for file in table.files}
-
-
-def _state(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:  # not of this file system
-        return "remote"
-    return f"{found.st_size} bytes, changed at {found.st_mtime_ns / 1e9:.6f}"
 
 
 def _target(name: str, output_format: FormatName | None, rejects: str | Path | None) -> Target:
