@@ -9,15 +9,16 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
 from limits import parse
 from starlette.types import Scope
 
+from persona.contract import PersonaError, RequestTooLarge
 from service.errors import Forbidden, RateLimited, Unauthorized
-from service.keys import Key, Keyring
+from service.keys import HISTORIES, Key, Keyring
 from service.metrics import MULTIPROCESS_FOLDER
 from service.shared_counts import SharedCounts
 from service.versions.admission import require_operator
@@ -42,9 +43,17 @@ class _OwnLimit:
 
 
 @cache
-def _own_limit(key: str, limit: str) -> _OwnLimit:
-    item = parse(limit)
-    return _OwnLimit(item.key_for(key), item.amount, item.get_expiry(), str(item))
+def _own_limits(key: Key, *, of_histories: bool) -> list[_OwnLimit]:
+    found = []
+    for text in key.limits:
+        if (HISTORIES in text) == of_histories:
+            item = parse(text.replace(HISTORIES, "", 1))
+            unit = HISTORIES if of_histories else ""
+            shown = str(item).replace(" per", f"{unit} per", 1)
+            found.append(
+                _OwnLimit(item.key_for(key.name) + unit, item.amount, item.get_expiry(), shown)
+            )
+    return found
 
 
 class Gate:
@@ -93,13 +102,31 @@ class Gate:
             raise Forbidden(f"the key '{key.name}' is no admin key")
         if (visit := current()) is not None:
             visit.key = key.name
-        for limit in key.limits:
-            own = _own_limit(key.name, limit)
-            if self._counts.add(own.name, own.seconds) > own.amount:
-                raise self._limited(key, own)
+            if key.limits and _own_limits(key, of_histories=True):
+                visit.charge = partial(self._charge, key, of_histories=True)
+        if key.limits:
+            self._charge(key, 1, of_histories=False)
         return key
 
-    def _limited(self, key: Key, limit: _OwnLimit) -> RateLimited:
+    def _charge(self, key: Key, amount: int, *, of_histories: bool) -> None:
+        """Counts requests or histories; what is refused does not count.
+
+        Raises:
+            RateLimited: a limit of the key is reached.
+            RequestTooLarge: the request alone has more histories than a limit.
+        """
+        limits = _own_limits(key, of_histories=of_histories)
+        for number, limit in enumerate(limits, 1):
+            if self._counts.add(limit.name, limit.seconds, amount) > limit.amount:
+                for counted in limits[:number]:
+                    self._counts.add(counted.name, counted.seconds, -amount)
+                raise self._limited(key, limit, amount)
+
+    def _limited(self, key: Key, limit: _OwnLimit, amount: int) -> PersonaError:
+        if amount > limit.amount:
+            return RequestTooLarge(
+                f"the request has {amount:,} histories; the key '{key.name}' may ask {limit.text}"
+            )
         seconds = math.ceil(self._counts.seconds_left(limit.seconds))
         error = RateLimited(f"the key '{key.name}' may ask {limit.text}; try again in {seconds} s")
         error.retry_after_s = max(1, seconds)

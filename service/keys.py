@@ -26,12 +26,16 @@ LOOK_S = 1.0  # how long a change of the file may go unnoticed
 logger = logging.getLogger(__name__)
 
 
+HISTORIES = " histories"  # stands behind the number where a limit counts them
+
+
 def _checked_limit(text: str) -> str:
-    parse(text)
+    parse(text.replace(HISTORIES, "", 1))
     return text
 
 
-Limit = Annotated[str, AfterValidator(_checked_limit)]  # such as "100/second" or "1000000/day"
+# Such as "100/second", which counts requests, or "1000000 histories/day".
+Limit = Annotated[str, AfterValidator(_checked_limit)]
 Role = Literal["user", "admin"]
 
 
@@ -45,7 +49,7 @@ class Key(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     role: Role = "user"
-    limits: tuple[Limit, ...] = ()  # all hold, and count requests
+    limits: tuple[Limit, ...] = ()  # all hold
 
 
 class KeyFile(_Strict):

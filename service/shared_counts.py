@@ -1,4 +1,4 @@
-"""Counts of requests in windows of time, added up over the workers through a folder in memory.
+"""Counts in windows of time, added up over the workers through a folder in memory.
 
 A key's connections spread unevenly over the workers, so a limit that is divided among them would
 refuse too early, and one that each holds for itself would let through a multiple. Each worker
@@ -32,12 +32,15 @@ class SharedCounts:
         self._exchanged = 0.0
         self._scheduled = False
 
-    def add(self, name: str, seconds: int) -> int:
-        """Counts in the window that is open, and returns what all workers counted in it."""
+    def add(self, name: str, seconds: int, amount: int = 1) -> int:
+        """Counts in the window that is open, and returns what all workers counted in it.
+
+        A negative amount takes back.
+        """
         now = self._clock()
         window = int(now // seconds)
         counted_in, count = self._own.get(name, (window, 0))
-        count = count + 1 if counted_in == window else 1
+        count = count + amount if counted_in == window else amount
         self._own[name] = window, count
         if self._folder is not None:
             self._share(now)

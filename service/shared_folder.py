@@ -4,11 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from service.errors import CannotShare
 from service.metrics import MULTIPROCESS_FOLDER
+from service.owned_folder import owned_folder
 
 WORKER_BYTES = 2**20  # that a worker may need; a mapped file without room kills who writes to it
 
@@ -24,14 +25,15 @@ def shared_folder(workers: int, parents: Sequence[Path] | None = None) -> Iterat
     Raises:
         CannotShare: in none of them; the message says why.
     """
-    folder = _make(workers * WORKER_BYTES, parents if parents is not None else _parents())
-    if workers > 1:  # one worker adds up its metrics in itself
-        os.environ[MULTIPROCESS_FOLDER] = str(folder)
-    try:
-        yield folder
-    finally:
-        os.environ.pop(MULTIPROCESS_FOLDER, None)
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        needed = workers * WORKER_BYTES
+        folder = _make(needed, parents if parents is not None else _parents(), stack)
+        if workers > 1:  # one worker adds up its metrics in itself
+            os.environ[MULTIPROCESS_FOLDER] = str(folder)
+        try:
+            yield folder
+        finally:
+            os.environ.pop(MULTIPROCESS_FOLDER, None)
 
 
 def _parents() -> list[Path]:
@@ -42,13 +44,13 @@ def _parents() -> list[Path]:
         return [memory]
 
 
-def _make(needed: int, parents: Sequence[Path]) -> Path:
+def _make(needed: int, parents: Sequence[Path], stack: ExitStack) -> Path:
     problems = []
     for parent in parents:
         try:
             free = shutil.disk_usage(parent).free
             if free >= needed:
-                return Path(tempfile.mkdtemp(prefix="persona-", dir=parent))
+                return stack.enter_context(owned_folder("persona-workers-", parent))
             problems.append(f"{parent} has {free // 1024:,} KiB free")
         except OSError as error:
             problems.append(f"{parent}: {(error.strerror or str(error)).lower()}")

@@ -1,13 +1,13 @@
 """A folder for what workers must agree on: copies of artifacts, and what an operator has chosen."""
 
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from service.errors import NoStateFolder
+from service.owned_folder import owned_folder
 from service.settings import Settings
 from service.versions.choices import change_choices
 from service.versions.watching import clear
@@ -21,20 +21,24 @@ def shared_state(settings: Settings) -> Iterator[Settings]:
         NoStateFolder: nothing can be written there.
     """
     given = settings.state_folder
-    try:
-        folder = given or Path(tempfile.mkdtemp(prefix="persona-state-"))
-        clear(folder)
-    except OSError as error:
-        raise NoStateFolder(f"PERSONA_STATE_FOLDER: cannot write there: {error}") from None
+    with ExitStack() as stack:
+        try:
+            folder = given or stack.enter_context(_temporary())
+            clear(folder)
+        except OSError as error:
+            raise NoStateFolder(f"PERSONA_STATE_FOLDER: cannot write there: {error}") from None
+        _look_on_sighup(folder)
+        yield settings.model_copy(update={"state_folder": folder})
 
+
+def _temporary() -> AbstractContextManager[Path]:
+    return owned_folder("persona-state-", Path(tempfile.gettempdir()))
+
+
+def _look_on_sighup(folder: Path) -> None:
     def look(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second signal must not wait for the first's lock
         change_choices(folder)
         signal.signal(number, look)
 
     signal.signal(signal.SIGHUP, look)
-    try:
-        yield settings.model_copy(update={"state_folder": folder})
-    finally:
-        if given is None:
-            shutil.rmtree(folder, ignore_errors=True)

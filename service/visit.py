@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,6 +32,7 @@ class Visit:
     model: str | None = None
     version: str | None = None
     trace_id: str | None = None
+    charge: Callable[[int], None] | None = None  # counts histories against the limits of its key
     ends: dict[Stage, float] = field(default_factory=dict)  # of stages, in order
 
     def milliseconds(self) -> dict[Stage, float]:
@@ -68,6 +69,17 @@ def mark(stage: Stage) -> None:
     """Ends a stage of the current visit."""
     if (visit := _current.get()) is not None:
         visit.ends[stage] = time.perf_counter()
+
+
+def charge(histories: int) -> None:
+    """Counts the histories of the current visit's request, if its key has such a limit.
+
+    Raises:
+        RateLimited: the limit is reached.
+        RequestTooLarge: the request alone has more than the limit.
+    """
+    if (visit := _current.get()) is not None and visit.charge is not None:
+        visit.charge(histories)
 
 
 def mark_computed(model: str, version: str, computed_s: float) -> None:

@@ -75,6 +75,26 @@ PANELS: Sequence[tuple[str, str, Sequence[Query]]] = (
         [(rate("persona_histories_total", "model, version"), "{{model}} {{version}}")],
     ),
     (
+        "Workers that have a version loaded",
+        "none",
+        [("sum by (model, version) (persona_loaded_versions)", "{{model}} {{version}}")],
+    ),
+    (
+        "Versions that are refused or damaged",
+        "none",
+        [("max by (model, version) (persona_broken_artifacts)", "{{model}} {{version}}")],
+    ),
+    (
+        "Rollouts, by outcome",
+        "none",
+        [
+            (
+                "sum by (model, outcome) (increase(persona_rollouts_total[$__rate_interval]))",
+                "{{model}} {{outcome}}",
+            )
+        ],
+    ),
+    (
         "Cold starts and truncated histories",
         "percentunit",
         [

@@ -14,7 +14,9 @@ Name = Annotated[str, typer.Argument(help="Who holds the key: letters, digits, '
 File = Annotated[Path, typer.Option(help="File of the keys' hashes.", envvar="PERSONA_KEYS_FILE")]
 Limit = Annotated[
     list[str] | None,
-    typer.Option(help="Requests in a time, such as 100/second or 1000000/day. Repeat for more."),
+    typer.Option(
+        help="Requests in a time, such as 100/second, or '1000000 histories/day'. Repeat for more."
+    ),
 ]
 DEFAULT = Path("keys.json")
 

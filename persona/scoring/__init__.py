@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from persona.scoring.errors import (
         FileError,
+        InternalError,
         RunChanged,
         ScoringError,
         TooManyRejects,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Counts",
     "FileError",
+    "InternalError",
     "ModelFacts",
     "ProcessScorer",
     "RayScorer",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 MODULES = {
-    "errors": "FileError RunChanged ScoringError TooManyRejects WorkerEnded",
+    "errors": "FileError InternalError RunChanged ScoringError TooManyRejects WorkerEnded",
     "on_ray": "RayScorer",
     "processes": "ProcessScorer",
     "scorer": "Counts ModelFacts Scorer",

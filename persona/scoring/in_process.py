@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from persona.artifact import find_artifacts
-from persona.contract import ModelNotFound, PersonaError
+from persona.contract import ModelNotFound
 from persona.engine import Engine
 from persona.engine.batcher import RunStats
 from persona.engine.session import flush_subnormals
 from persona.scoring.encoding import score_part
+from persona.scoring.errors import InternalError
 from persona.scoring.parts import Part
 from persona.scoring.scorer import Answer, Histories, ModelFacts, Plan, ScoredPart, ask, item_type
 
@@ -34,15 +35,15 @@ class EngineScorer:
             manifest.version,
             model.artifact.checksum,
             manifest.architecture.width,
-            item_type(self, plan),
+            item_type(self.answer([[]])),
         )
 
     def score(self, part: Part) -> ScoredPart | Exception:
         """The scored part, or why it cannot be scored."""
         try:
             return score_part(self, self._plan, self.facts, part)
-        except PersonaError as error:
-            return error
+        except Exception as error:  # noqa: BLE001  # the border of a process; the caller raises it
+            return InternalError.of(error)
 
     def answer(self, histories: Histories) -> Answer:
         """As in `Asked`."""

@@ -2,18 +2,19 @@
 
 import os
 import pickle
+import socket
 from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at the import below
 
 import ray
 
-from persona.contract import PersonaError
 from persona.cpus import cpu_limit
-from persona.scoring.errors import WorkerEnded
+from persona.scoring.errors import InternalError, WorkerEnded, first_line
 from persona.scoring.in_process import EngineScorer
 from persona.scoring.parts import Part
 from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
@@ -21,6 +22,9 @@ from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
 LOCAL = "local"
 RETRIES = 5  # of a part whose worker or node is lost
 PARTS_PER_CORE = 2
+CONNECT_SECONDS = 20
+HTTP2_SETTINGS = b"\x04"  # type of the first frame of either side
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + HTTP2_SETTINGS + bytes(5)
 
 
 class RayScorer:
@@ -42,6 +46,7 @@ class RayScorer:
 
     def start(self, plan: Plan) -> ModelFacts:
         """As in `Scorer`."""
+        _check_reachable(self._address)
         new: dict[str, Any] = {"num_cpus": cpu_limit(), "include_dashboard": False}
         try:
             ray.init(
@@ -76,6 +81,31 @@ class RayScorer:
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Asks for an answer in HTTP/2, which Ray speaks; Ray itself would try for minutes.
+
+    Raises:
+        WorkerEnded: nothing listens at the address, or it is something else.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address in {LOCAL, "auto"}:
+        return
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        with (
+            socket.create_connection((place.hostname, place.port), CONNECT_SECONDS) as connection,
+            connection.makefile("rb") as answer,
+        ):
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            connection.sendall(HTTP2_GREETING)
+            if answer.read(9)[3:4] != HTTP2_SETTINGS:
+                raise ConnectionError("what listens there is not Ray")
+    except (OSError, ValueError) as error:
+        raise WorkerEnded(f"no Ray cluster at '{address}': {error}") from error
+
+
 @cache
 def _engine(artifact: str, plan: bytes) -> EngineScorer:
     """The engine of this process of the cluster."""
@@ -86,12 +116,15 @@ def _score(artifact: str, plan: bytes, part: Part | None) -> Any:
     """A scored part, the facts of the model where there is no part, or an error."""
     try:
         engine = _engine(artifact, plan)
-    except PersonaError as error:
-        return error
+    except Exception as error:  # noqa: BLE001  # the border of a process; the other side raises it
+        return InternalError.of(error)
     return engine.facts if part is None else engine.score(part)
 
 
 def _pass_on(ended: "Future[Any]", task: "Future[Any]") -> None:
     """Ends one future as another one did, with an error of Ray as the result."""
     error = task.exception()
-    ended.set_result(task.result() if error is None else WorkerEnded(f"a Ray task failed: {error}"))
+    if error is None:
+        ended.set_result(task.result())
+    else:
+        ended.set_result(WorkerEnded(f"a Ray task failed: {first_line(error)}"))

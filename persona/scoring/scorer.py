@@ -133,12 +133,11 @@ def ask(model: Model, plan: Plan, histories: Histories) -> Answer:
     return Answer(encoded, recommended)
 
 
-def item_type(model: "Asked", plan: Plan) -> str:
-    """The Arrow type of the items that the model recommends; empty if none are wanted."""
-    if plan.recommend is None:
+def item_type(answer: Answer) -> str:
+    """The Arrow type of the items in an answer to one history; empty if none are wanted."""
+    if answer.recommended is None:
         return ""
-    recommended = model.answer([[]]).recommended
-    items = recommended.users[0].items if recommended else []
+    items = answer.recommended.users[0].items
     return "int64" if items and isinstance(items[0], int) else "string"
 
 

@@ -60,8 +60,11 @@ class ServiceScorer:
     def start(self, plan: Plan) -> ModelFacts:
         """As in `Scorer`."""
         self._plan = plan
-        facts = _facts(self._tried(self._client.models), plan)
-        self._facts = replace(facts, items=item_type(self, plan))
+        first = self.answer([[]])
+        # Where versions share the requests, or a new one takes over, one file is of one version.
+        self._plan = replace(plan, model=first.either.model, version=first.either.version)
+        facts = _facts(self._tried(self._client.models), self._plan)
+        self._facts = replace(facts, items=item_type(first))
         return self._facts
 
     def submit(self, part: Part) -> "Future[ScoredPart | Exception]":
@@ -107,13 +110,12 @@ class ServiceScorer:
 
 
 def _facts(cards: Sequence[ModelCard], plan: Plan) -> ModelFacts:
-    """The model that answers: of that name or the first, of that version or the newest."""
-    for card in sorted(cards, key=lambda card: -int(card.version)):
-        if card.name == (plan.model or cards[0].name) and plan.version in (None, card.version):
+    """The model that answers."""
+    for card in cards:
+        if (card.name, card.version) == (plan.model, plan.version):
             width, checksum = card.facts.get("width"), card.facts.get("checksum", "")
             if not isinstance(width, int) or not isinstance(checksum, str):
                 raise UnexpectedAnswer(f"GET /v1/models: {card.name} has no 'width'")
             return ModelFacts(card.name, card.version, checksum, width)
     offered = ", ".join(f"{card.name} version {card.version}" for card in cards) or "no model"
-    wanted = f"model '{plan.model or 'default'}' version {plan.version or 'newest'}"
-    raise ModelNotFound(f"no {wanted}; the service has {offered}")
+    raise ModelNotFound(f"no {plan.model} version {plan.version}; the service has {offered}")

@@ -15,7 +15,13 @@ from typing import Any, Self, get_args
 
 from persona.contract import UnknownItems
 from persona.scoring.assembly import Target, assemble
-from persona.scoring.errors import FileError, RunChanged, ScoringError, TooManyRejects
+from persona.scoring.errors import (
+    FileError,
+    InternalError,
+    RunChanged,
+    ScoringError,
+    TooManyRejects,
+)
 from persona.scoring.journal import Journal, journal_in
 from persona.scoring.parts import PART_ROWS, Part, parts
 from persona.scoring.scorer import Counts, FormatName, ModelFacts, Plan, ScoredPart, Scorer
@@ -155,7 +161,7 @@ def score_file(
         )
         facts = scorer.start(plan)
         options = {**asdict(columns), **_options(plan), "part_rows": part_rows}
-        run = {"input": _input(table), "model": asdict(facts), "options": options}
+        run = {"input": table.states, "model": asdict(facts), "options": options}
         with journal_in(place.work, run, restart=restart) as journal:
             tally = _Tally(journal.counts, limit, progress)
             waiting = _waiting(parts(table, part_rows), journal)
@@ -216,10 +222,10 @@ def _scored(scorer: Scorer, waiting: Iterable[Part]) -> Iterator[ScoredPart]:
 
 
 def _result(future: "Future[ScoredPart | Exception]") -> ScoredPart:
-    result = future.result()
-    if isinstance(result, Exception):
-        raise result
-    return result
+    result = future.exception() or future.result()
+    if isinstance(result, ScoredPart):
+        return result
+    raise InternalError.of(result)
 
 
 def _options(plan: Plan) -> dict[str, Any]:
@@ -229,19 +235,6 @@ def _options(plan: Plan) -> dict[str, Any]:
         for name, value in vars(plan).items()
         if name not in {"id_type", "kept", "model", "version"}
     }
-
-
-def _input(table: Table) -> dict[str, str]:
-    """The input's files, with what changes when they do."""
-    return {file: _state(Path(file)) for file in table.files}
-
-
-def _state(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:  # not of this file system
-        return "remote"
-    return f"{found.st_size} bytes, changed at {found.st_mtime_ns / 1e9:.6f}"
 
 
 def _target(name: str, output_format: FormatName | None, rejects: str | Path | None) -> Target:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
-from persona.contract import PersonaError
+from persona.scoring.errors import InternalError
 
 
 def main() -> None:
@@ -27,8 +27,11 @@ def main() -> None:
         from persona.scoring.in_process import EngineScorer  # noqa: PLC0415  # may lack an extra
 
         scorer = EngineScorer(artifact, plan)
-    except (PersonaError, ImportError) as error:
+    except ImportError as error:
         _answer(answers, error)
+        return
+    except Exception as error:  # noqa: BLE001  # the border of a process; the other side raises it
+        _answer(answers, InternalError.of(error))
         return
     _answer(answers, scorer.facts)
     while True:

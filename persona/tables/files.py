@@ -32,6 +32,7 @@ class Files:
     system: Any  # the file system that holds them
     paths: tuple[str, ...]
     sizes: tuple[int, ...]  # in bytes, packed
+    changed: tuple[float, ...]  # unix seconds
 
     def head(self, path: str, size: int = 4) -> bytes:
         """The first bytes, as they stand in the file."""
@@ -98,15 +99,21 @@ def find_files(source: str | Path) -> Files:
     if not filled:
         raise TableError(f"{source}: the file is empty")
     filled.sort(key=lambda info: info.path)
-    paths, sizes = ([info.path for info in filled], [info.size for info in filled])
-    return Files(source, system, tuple(paths), tuple(sizes))
+    return Files(
+        source,
+        system,
+        tuple(info.path for info in filled),
+        tuple(info.size for info in filled),
+        tuple((info.mtime_ns or 0) / 1e9 for info in filled),
+    )
 
 
 def _locate(source: str) -> tuple[Any, str]:
     if "://" in source:
+        source, mark, settings = source.partition("?")
         base, wild, rest = source.partition("*")
         folder, _, name = base.rpartition("/") if wild else (base, "", "")
-        system, path = fs.FileSystem.from_uri(folder)
+        system, path = fs.FileSystem.from_uri(f"{folder}{mark}{settings}")
         return system, f"{path}/{name}{wild}{rest}" if wild else path
     return fs.LocalFileSystem(), source
 

@@ -47,6 +47,15 @@ class Table(ABC):
         """The files, in the order in which they are read."""
         return self._records.files.paths
 
+    @property
+    def states(self) -> dict[str, str]:
+        """What changes when a file does, by file."""
+        files = self._records.files
+        return {
+            path: f"{size} bytes, changed at {changed:.6f}"
+            for path, size, changed in zip(files.paths, files.sizes, files.changed, strict=True)
+        }
+
     def __enter__(self) -> Self:
         return self
 

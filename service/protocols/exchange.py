@@ -29,7 +29,7 @@ from persona.contract import (
 from service.errors import ClientGone, UnknownEncoding
 from service.lifecycle import Service
 from service.settings import Settings
-from service.visit import mark, mark_computed
+from service.visit import charge, mark, mark_computed
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -204,8 +204,10 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
         ClientGone: the client disconnected.
     """
     mark("parse")
+    n_histories = len(query.clicks.get(ITEM_ID, ()))
+    charge(n_histories)
     engine = service.engine()
-    if len(query.clicks.get(ITEM_ID, ())) > LARGE_HISTORIES:
+    if n_histories > LARGE_HISTORIES:
         future = await engine.submit_large(query, deadline.left_s())
     else:
         future = engine.submit(query, deadline.left_s())

@@ -18,6 +18,7 @@ from service.keys import add_key
 from service.traffic import EVERY
 from tests.fences import ROOT
 from tests.serving import free_port, serving, wait_until
+from tests.versions import add_version, flip
 
 FOLDER = ROOT / "deploy" / "observability"
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -32,10 +33,13 @@ HISTORIES = [["item 0", "new"], [], ["item 1"] * 20]
 def client(
     watched_artifacts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    """A service that has had traffic of all kinds."""
-    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    """A service that has had traffic of all kinds, and a version that is damaged."""
+    folder = tmp_path_factory.mktemp("service")
+    file = folder / "keys.json"
     headers = {"x-api-key": add_key(file, "shop", limits=["1000/second"])}
-    with serving(watched_artifacts, keys_file=file) as client:
+    root = shutil.copytree(watched_artifacts, folder / "artifacts")
+    flip(add_version(root / "watched" / "1", root, "watched", "2") / "weights.bin")
+    with serving(root, keys_file=file) as client:
         client.post("/v1/encode")
         traffic(client, headers)
         client.headers.update(headers)

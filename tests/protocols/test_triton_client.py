@@ -1,6 +1,7 @@
 """Triton's own HTTP client, unmodified, against a running service."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,28 @@ def test_statistics_count_histories_and_runs(client: triton.InferenceServerClien
         assert (after["name"], after["version"]) == ("mixed", "1")
         assert after["inference_count"] == before["inference_count"] + 2
         assert after["execution_count"] == before["execution_count"] + 1
+
+
+def test_statistics_say_how_long_requests_waited_and_were_computed(
+    client: triton.InferenceServerClient,
+) -> None:
+    (before,) = client.get_inference_statistics("mixed")["model_stats"]
+    began_ms = int(time.time() * 1000)
+    client.infer("mixed", padded())
+    with pytest.raises(InferenceServerException):
+        client.infer("mixed", padded(), parameters={"unknown_items": "never"})
+    (after,) = client.get_inference_statistics("mixed", "1")["model_stats"]
+    took = {
+        stage: {unit: duration[unit] - before["inference_stats"][stage][unit] for unit in duration}
+        for stage, duration in after["inference_stats"].items()
+    }
+    assert {stage: duration["count"] for stage, duration in took.items()} == dict.fromkeys(took, 1)
+    ns = {stage: duration["ns"] for stage, duration in took.items()}
+    stages = [ns[name] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+    assert min(ns["fail"], ns["compute_input"], ns["compute_infer"], ns["compute_output"]) > 0
+    assert ns["queue"] >= 0
+    assert sum(stages) <= ns["success"] < 60e9
+    assert after["last_inference"] >= began_ms
 
 
 def test_an_unknown_model_or_version_is_404(client: triton.InferenceServerClient) -> None:

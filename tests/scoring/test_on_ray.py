@@ -1,6 +1,8 @@
 """Scoring on Ray: a cluster of this machine, with one node and with two."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from persona.contract import ModelNotFound
 from persona.scoring import ProcessScorer, ServiceScorer, WorkerEnded, score_file
 from tests.scoring.small_tables import rejects_of, write_jsonl
 from tests.scoring.test_processes import users
-from tests.serving import serving
+from tests.serving import free_port, serving
 
 pytestmark = [
     pytest.mark.slow,  # a cluster takes many seconds to start
@@ -63,6 +65,20 @@ def test_an_error_of_the_model_comes_as_it_is(tiny_artifacts: Path, source: Path
 def test_a_cluster_that_is_not_there_is_named(tiny_artifacts: Path, source: Path) -> None:
     with pytest.raises(WorkerEnded, match="no Ray cluster at 'auto'"):
         score_file(source, source.with_name("out.csv"), on_ray(tiny_artifacts, "auto"))
+    closed = f"127.0.0.1:{free_port()}"
+    with pytest.raises(WorkerEnded, match=f"no Ray cluster at '{closed}': .* refused"):
+        score_file(source, source.with_name("out.csv"), on_ray(tiny_artifacts, closed))
+
+
+def test_what_answers_but_is_not_ray_is_named(tiny_artifacts: Path, source: Path) -> None:
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other,
+        ThreadPoolExecutor() as threads,
+    ):
+        threads.submit(other.handle_request)
+        scorer = on_ray(tiny_artifacts, f"127.0.0.1:{other.server_port}")
+        with pytest.raises(WorkerEnded, match="what listens there is not Ray"):
+            score_file(source, source.with_name("out.csv"), scorer)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ import pytest
 from persona.artifact import ArtifactError
 from persona.contract import ModelNotFound
 from persona.engine import Engine
-from persona.scoring import ProcessScorer, ScoreReport, ScoringError, WorkerEnded, score_file
+from persona.scoring import (
+    InternalError,
+    ProcessScorer,
+    ScoreReport,
+    ScoringError,
+    WorkerEnded,
+    score_file,
+)
+from persona.scoring.parts import Part
+from persona.scoring.scorer import Plan
 from tests.scoring.small_tables import (
     content_of,
     read_jsonl,
@@ -129,6 +139,20 @@ def test_an_unknown_model_is_named(tiny_artifacts: Path, tmp_path: Path) -> None
     source = write_jsonl(tmp_path / "in.jsonl", users(1))
     with pytest.raises(ModelNotFound, match="no model 'news' here, only tiny"):
         score(source, tmp_path / "out.csv", tiny_artifacts, model="news")
+
+
+def test_an_internal_error_of_a_worker_is_one_line(
+    tiny_artifacts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scorer = ProcessScorer(tiny_artifacts, workers=1)
+    wrong: Any = "a format that no part has"
+    with closing(scorer):
+        scorer.start(Plan(wrong, pa.string(), pa.schema([])))
+        error = scorer.submit(Part(0, "in.jsonl", [0], [1], ["ann"], [["item 1"]])).result()
+    assert isinstance(error, InternalError)
+    assert str(error) == f"internal error: KeyError: '{wrong}'"
+    assert "Traceback" in error.__notes__[0]
+    assert capfd.readouterr().err == ""
 
 
 def children(of: int) -> set[int]:

@@ -12,14 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from persona.contract import DeadlineExceeded
+from persona.client import Client
+from persona.contract import DeadlineExceeded, ModelNotFound
 from persona.scoring import ProcessScorer, Scorer, ServiceScorer, score_file
 from tests.scoring.small_tables import content_of, rejects_of, write_jsonl
 from tests.scoring.test_processes import users
 from tests.serving import free_port, serving
+from tests.versions import add_version
 
 FAULTS = ("none", "refuse", "cut", "hang up")
 
@@ -123,6 +126,42 @@ def test_a_service_recommends_what_processes_recommend(
     one, other = (pq.read_table(tmp_path / f"{name}.parquet") for name in scorers)
     assert one.schema.equals(other.schema, check_metadata=True)
     assert one["items"].equals(other["items"])
+
+
+def test_an_unknown_model_of_a_service_is_named(service: str, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", users(1))
+    with pytest.raises(ModelNotFound, match="no model 'news'; loaded: tiny"):
+        score_file(source, tmp_path / "out.csv", ServiceScorer(service), model="news")
+
+
+def test_one_version_scores_the_whole_file_where_two_share_the_requests(
+    tiny_artifact: Path, other_tiny_artifact: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "artifacts"
+    for version, artifact in (("1", tiny_artifact), ("2", other_tiny_artifact)):
+        (root / "tiny").mkdir(parents=True, exist_ok=True)
+        add_version(artifact, root, "tiny", version)
+    source = write_jsonl(tmp_path / "in.jsonl", users(500))
+    parts: list[int] = []
+
+    def turn(_rows: int, _fraction: float) -> None:
+        parts.append(len(parts))
+        operator.share("tiny", {"1": 0.1, "2": 0.9} if len(parts) == 1 else {"1": 0.9, "2": 0.1})
+
+    with serving(root, admin=True, watch_seconds=0.1) as client:
+        url = str(client.base_url)
+        operator = Client(url)
+        operator.share("tiny", {"1": 0.9, "2": 0.1})
+        report = score_file(
+            source, tmp_path / "b.parquet", ServiceScorer(url), part_rows=50, progress=turn
+        )
+        operator.close()
+    assert (report.model.version, len(parts)) == ("1", 10)
+    score_file(source, tmp_path / "a.parquet", ProcessScorer(tiny_artifact, workers=1))
+    one, other = (pq.read_table(tmp_path / name) for name in ("a.parquet", "b.parquet"))
+    np.testing.assert_allclose(
+        np.array(one["embedding"].to_pylist()), np.array(other["embedding"].to_pylist()), atol=1e-6
+    )
 
 
 def test_a_service_that_only_misses_deadlines_gets_few_requests(tmp_path: Path) -> None:

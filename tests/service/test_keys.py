@@ -178,6 +178,25 @@ def test_a_limit_refuses_and_says_until_when(file: Path) -> None:
     assert 0 < (caught.value.retry_after_s or 0) <= 86_400
 
 
+def test_a_limit_of_histories_counts_those_that_are_answered(
+    tiny_artifacts: Path, file: Path
+) -> None:
+    key = add_key(file, "shop", limits=["5 histories/day"])
+    with serving(tiny_artifacts, keys_file=file) as client:
+
+        def status(histories: int, path: str = "/v1/encode") -> int:
+            body = {"histories": [["item 1"]] * histories}
+            return client.post(path, json=body, headers=bearer(key)).status_code
+
+        statuses = [status(count) for count in (3, 6, 3, 2, 1)]
+        text = {"model": "tiny", "input": ["item"]}
+        other = client.post("/v1/embeddings", json=text, headers=bearer(key))
+        refused = client.post("/v1/encode", json=BODY, headers=bearer(key)).json()["error"]
+    assert statuses == [200, 413, 429, 200, 429]
+    assert (other.status_code, other.json()["error"]["code"]) == (429, "rate_limited")
+    assert "the key 'shop' may ask 5 histories per 1 day; try again in" in refused["message"]
+
+
 def test_a_limit_is_of_one_key(file: Path) -> None:
     first, second = (add_key(file, name, limits=["1/day"]) for name in ("first", "second"))
     gate = Gate(file)

@@ -77,6 +77,27 @@ def test_when_the_supervisor_is_killed_its_workers_end_and_free_the_port(
             wait_until_ready(second, url)
 
 
+def test_what_a_killed_supervisor_leaves_is_removed_at_the_next_start(
+    tiny_artifacts: Path, tmp_path: Path
+) -> None:
+    def left() -> set[str]:
+        return {path.name for path in tmp_path.glob("*persona-*")}
+
+    options = ("--artifacts", str(tiny_artifacts), "--workers", "1")
+    with process(*options, TMPDIR=str(tmp_path)) as (first, url):
+        before = wait_until_ready(first, url)
+        with process(*options, TMPDIR=str(tmp_path)) as (second, other_url):
+            wait_until_ready(second, other_url)
+            in_use = left()
+            assert len(in_use) == 2  # the second has not removed what the first one uses
+            first.kill()
+            wait_until(lambda: not any(Path(f"/proc/{number}").exists() for number in before))
+            with process(*options, TMPDIR=str(tmp_path)) as (third, third_url):
+                wait_until_ready(third, third_url)
+                assert (len(left()), len(left() & in_use)) == (2, 1)
+    assert not left()
+
+
 def test_a_service_whose_workers_never_start_gives_up_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "manifest.json").touch()

@@ -1,6 +1,6 @@
 """What the service says about its models in this protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from persona.artifact.format import TensorFact
@@ -8,6 +8,8 @@ from persona.engine import Engine
 from persona.engine.model import Model
 from service.lifecycle import Service
 from service.protocols.v2.schema import (
+    Duration,
+    InferenceStatistics,
     ModelMetadata,
     ModelStatistics,
     RepositoryModel,
@@ -16,6 +18,7 @@ from service.protocols.v2.schema import (
     TensorMetadata,
 )
 
+Totals = Mapping[tuple[str, str, str], int]  # by the metric's name, model and version
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 EMBEDDING_GRAPHS = ("embedding", "attention", "attention_full")
 
@@ -52,21 +55,34 @@ def index(engine: Engine) -> list[RepositoryModel]:
 def statistics(service: Service, models: Sequence[Model]) -> Statistics:
     """What models have answered, summed over the workers."""
     totals = service.tally.totals()
-    return Statistics(
-        model_stats=[
-            ModelStatistics(
-                name=model.manifest.name,
-                version=model.manifest.version,
-                inference_count=totals["persona_histories_total", *_name(model)],
-                execution_count=totals["persona_runs_total", *_name(model)],
-            )
-            for model in models
-        ]
+    return Statistics(model_stats=[_statistics(totals, model) for model in models])
+
+
+def _statistics(totals: Totals, model: Model) -> ModelStatistics:
+    name, number = model.manifest.name, model.manifest.version
+
+    def total(metric: str) -> int:
+        return totals[f"persona_{metric}", name, number]
+
+    def duration(stage: str, outcome: str = "success") -> Duration:
+        ns = total(f"infer_{stage}_nanoseconds_total")
+        return Duration(count=total(f"infer_{outcome}_total"), ns=ns)
+
+    return ModelStatistics(
+        name=name,
+        version=number,
+        last_inference=total("last_infer_milliseconds"),
+        inference_count=total("histories_total"),
+        execution_count=total("runs_total"),
+        inference_stats=InferenceStatistics(
+            success=duration("success"),
+            fail=duration("fail", "fail"),
+            queue=duration("queue"),
+            compute_input=duration("compute_input"),
+            compute_infer=duration("compute_infer"),
+            compute_output=duration("compute_output"),
+        ),
     )
-
-
-def _name(model: Model) -> tuple[str, str]:
-    return model.manifest.name, model.manifest.version
 
 
 def _tensors(facts: Sequence[TensorFact]) -> list[TensorMetadata]:

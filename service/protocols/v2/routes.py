@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Mapping
+from time import perf_counter_ns
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -28,6 +29,7 @@ from service.protocols.v2.schema import (
     ServerMetadata,
     Statistics,
 )
+from service.protocols.v2.timing import Timing
 from service.versions import operating
 
 VERSION = "/models/{model_name}/versions/{model_version}"
@@ -48,13 +50,20 @@ class InferVerb:
             own = {name: value for name, value in headers if name in _OWN_HEADERS}
             others = [pair for pair in headers if pair[0] not in _OWN_HEADERS]
             body, deadline = await accept(service, others, receive)
+            started = perf_counter_ns()
             raw = _decoded(body, own, limit)
             model = service.engine().registry.find(self._model, self._version)
-            inference = parse(raw, _json_bytes(own), model, service.settings)
-            results = await ask(service, inference.query, deadline, receive)
-            return render(inference, results, model, service.settings.max_attention_values)
+            with Timing(service, model, started) as timing:
+                inference = parse(raw, _json_bytes(own), model, service.settings)
+                timing.end("compute_input")
+                results = await ask(service, inference.query, deadline, receive)
+                timing.end_computed()
+                answer = render(inference, results, model, service.settings.max_attention_values)
+                timing.end("compute_output")
         except PersonaError as error:
             return answer_to(error)
+        else:
+            return answer
 
 
 _OWN_HEADERS = {HEADER_LENGTH, b"content-encoding"}

@@ -130,13 +130,33 @@ class Done(_Strict):
     """Nothing to say."""
 
 
+class Duration(_Strict):
+    """How often, and how long in all."""
+
+    count: int
+    ns: Annotated[int, Field(description="nanoseconds")]
+
+
+class InferenceStatistics(_Strict):
+    """How long infer requests took; other protocols do not count here."""
+
+    success: Annotated[Duration, Field(description="from the body's last byte to the answer")]
+    fail: Annotated[Duration, Field(description="from the body's last byte to the error")]
+    queue: Annotated[Duration, Field(description="waiting for a run")]
+    compute_input: Annotated[Duration, Field(description="reading the tensors")]
+    compute_infer: Annotated[Duration, Field(description="the runs that a request was in")]
+    compute_output: Annotated[Duration, Field(description="writing the tensors")]
+
+
 class ModelStatistics(_Strict):
     """What a model has answered, summed over the workers."""
 
     name: str
     version: str
-    inference_count: Annotated[int, Field(description="histories")]
-    execution_count: Annotated[int, Field(description="runs of a graph")]
+    last_inference: Annotated[int, Field(description="unix milliseconds; 0: none")]
+    inference_count: Annotated[int, Field(description="histories, of all protocols")]
+    execution_count: Annotated[int, Field(description="runs of a graph, of all protocols")]
+    inference_stats: InferenceStatistics
 
 
 class Statistics(_Strict):
