@@ -25,6 +25,7 @@ from bench.rectools import rectools
 from bench.reload import reload
 from bench.scoring import scoring
 from bench.secured import secured
+from bench.soak import soak
 from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -55,7 +56,7 @@ for serving in (
     house,
 ):
     app.command()(serving)
-for fault in (overload, kills, large):
+for fault in (overload, kills, large, soak):
     app.command()(fault)
 for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
     app.command()(training)

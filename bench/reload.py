@@ -35,7 +35,7 @@ def reload(
 ) -> None:
     """Version changes under load: failed requests, latency, memory."""
     command = "python -m bench reload"
-    with _versions(changes) as (root, coming), running(persona(root, admin="1")) as started:
+    with versions(changes) as (root, coming), running(persona(root, admin="1")) as started:
         load = requests(started.server, [[row] for row in loads.histories("news", 2000)])
         rate = SHARE * closed_loop(started.port, load, 3).per_second
         before = resident_bytes(started)
@@ -108,7 +108,7 @@ def _row(name: str, load: Load) -> list[str]:
 
 
 @contextmanager
-def _versions(changes: int) -> Iterator[tuple[Path, list[Path]]]:
+def versions(changes: int) -> Iterator[tuple[Path, list[Path]]]:
     """A root with version 1 of `bench`, and the folders of versions 2, 3, ... beside it.
 
     Versions of odd and of even numbers answer differently. They share their files, by links.

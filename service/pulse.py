@@ -9,12 +9,15 @@ import logging
 from contextlib import suppress
 from functools import partial
 
+from prometheus_client import Gauge
+
 from persona.contract import NotReady, Overloaded
 from persona.engine.model import Model
 from service.board import Board
 from service.lifecycle import Service
 
 BEAT_S = 0.5
+TASKS = Gauge("persona_tasks", "Tasks of the event loops", multiprocess_mode="livesum")
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class Pulse:
     async def beat(self) -> None:
         """Looks and reports until it is cancelled."""
         while True:
+            TASKS.set(len(asyncio.all_tasks()))
             self._look()
             self._service.changed.clear()
             self._write()

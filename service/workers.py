@@ -21,6 +21,7 @@ from service.app import create_app
 from service.board import Seat
 from service.errors import CannotListen
 from service.http.connection import limited
+from service.http.ending import Server
 from service.log_format import log_config
 from service.settings import Settings
 
@@ -69,7 +70,7 @@ def work(settings: Settings, seat: Seat, family: int, address: Any) -> None:
         proxy_headers=False,  # nobody asks who calls, and each request would pay for it
         timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),
     )
-    uvicorn.Server(config).run([own])
+    Server(config).run([own])
 
 
 def grace_s(settings: Settings) -> float:

@@ -1,0 +1,56 @@
+"""Uvicorn's server, which loses no request of a connection that was made when it ends."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+
+import uvicorn
+
+from service.http.connection import Connection
+
+HEARD_OUT_S = 2.0  # whoever has connected and sent no whole head by then has no request to lose
+STEP_S = 0.02
+
+
+class Server(uvicorn.Server):
+    """Ends in three steps: it accepts who has connected, hears them out, and answers all."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's own end, but connections that wait for their turn are not reset."""
+        waiting = [one for listening in sockets or () for one in _waiting(listening)]
+        for server in self.servers:
+            server.close()
+        await self._let_in(waiting)
+        for _ in range(round(HEARD_OUT_S / STEP_S)):
+            await asyncio.sleep(STEP_S)  # in which what has come is read
+            if not self._has_more_to_hear():
+                break
+        await super().shutdown(sockets)
+
+    async def _let_in(self, accepted: Iterable[socket.socket]) -> None:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(
+            make,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for one in accepted:
+            with suppress(OSError):  # it has gone again
+                await asyncio.get_running_loop().connect_accepted_socket(protocol, one)
+
+    def _has_more_to_hear(self) -> bool:
+        connections = self.server_state.connections
+        return any(one.phase()[0] == "head" for one in connections if isinstance(one, Connection))
+
+
+def _waiting(listening: socket.socket) -> list[socket.socket]:
+    """Connections that the kernel has made and nobody has accepted: closing would reset them."""
+    waiting = []
+    listening.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            waiting.append(listening.accept()[0])
+    return waiting
