@@ -53,10 +53,10 @@ class ClosingTransport(asyncio.Transport):
         self.is_closing = transport.is_closing  # type: ignore[method-assign]  # until it lingers
 
     def flush(self) -> None:
-        """Sends what was written."""
-        if self._held:
+        """Sends what was written; nothing, if the client has gone."""
+        if self._held and not self._transport.is_closing():
             self._transport.writelines(self._held)
-            self._held.clear()
+        self._held.clear()
 
     def hold_nothing(self) -> None:
         """From now on sends what is written at once."""

@@ -13,6 +13,8 @@ from service.shared_folder import shared_folder
 from tests.service.processes import metrics_of, process, ready, wait_until_ready
 from tests.serving import status_of, wait_until
 
+pytestmark = pytest.mark.slow  # workers are killed, and start anew, for seconds each
+
 HISTORIES = {"histories": [["item 1"], []]}
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from persona.tables import TableOptions, open_table
 from tests.tables.reading import read
 
+pytestmark = pytest.mark.slow  # thousands of generated files
+
 FIELD = st.text("a7\"',;|: \t\\é$[]{}", max_size=6).map(lambda text: f"x{text}y")
 ROWS = st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=5, unique_by=lambda row: row[0])
 LINES = st.lists(st.binary(max_size=12).filter(lambda raw: b"\n" not in raw), max_size=8)

@@ -14,6 +14,8 @@ from tests.service.hostile.cases import GET, LIMITS, POST, VALID
 from tests.service.hostile.wire import Wire, first_reply, head, request
 from tests.serving import serving, wait_until
 
+pytestmark = pytest.mark.slow  # limits of seconds have to pass
+
 CHUNKED = head(POST, "Host: here", "Transfer-Encoding: chunked")
 
 

@@ -20,6 +20,8 @@ from tests.service.processes import process
 from tests.serving import serving, status_of, wait_until
 from tests.versions import add_version, flip
 
+pytestmark = pytest.mark.slow  # workers start, load and drain for seconds each
+
 BODY = {"histories": [["item 1"]]}
 
 
