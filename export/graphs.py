@@ -37,7 +37,13 @@ ALIGNMENT = 64  # of tensors in the weights file: a cache line
 INPUTS = (
     InputFact(name="item_ids", datatype="INT64", shape=[-1, -1], carries="clicks.item_id"),
     InputFact(name="key_mask", datatype="BOOL", shape=[-1, -1], carries="clicks.mask"),
-    InputFact(name="candidate_ids", datatype="INT64", shape=[-1, -1], carries="candidates.item_id"),
+)
+CANDIDATE_INPUT = InputFact(
+    name="candidate_ids", datatype="INT64", shape=[-1, -1], carries="candidates.item_id"
+)
+TIME_INPUTS = (
+    InputFact(name="times", datatype="INT64", shape=[-1, -1], carries="clicks.time"),
+    InputFact(name="asked", datatype="INT64", shape=[-1], carries="query.time"),
 )
 OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
 SCORE_OUTPUTS = ("scores", "candidate_attention")
@@ -48,6 +54,8 @@ EXAMPLES = {
     "item_ids": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "key_mask": torch.ones(BATCH, LENGTH, dtype=torch.bool),
     "candidate_ids": torch.zeros(BATCH, CANDIDATES, dtype=torch.int64),
+    "times": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
+    "asked": torch.zeros(BATCH, dtype=torch.int64),
 }
 
 
@@ -59,10 +67,16 @@ class PlainEncoder(nn.Module):
         self.encoder = encoder
         self.score = encoder.score
 
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L), (B, L) to (B, D), (B, H, 1 + L), (B, blocks, H, 1 + L, 1 + L)."""
-        embedding, pooled = self.encoder.encode(item_ids, key_mask)
-        _, full = self.encoder.encode_full(item_ids, key_mask)
+        embedding, pooled = self.encoder.encode(item_ids, key_mask, times, asked)
+        _, full = self.encoder.encode_full(item_ids, key_mask, times, asked)
         return embedding, pooled, full
 
 
@@ -74,29 +88,50 @@ class ScoreGraph(nn.Module):
         self.encoder = encoder
 
     def forward(
-        self, item_ids: Tensor, key_mask: Tensor, candidate_ids: Tensor
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        candidate_ids: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, L), (B, L), (B, N) to (B, N), (B, N, H, L)."""
-        return self.encoder.score(item_ids, key_mask, candidate_ids)
+        if isinstance(self.encoder, ServedEncoder):
+            return self.encoder.score(item_ids, key_mask, candidate_ids)
+        scores: tuple[Tensor, Tensor] = self.encoder.score(
+            item_ids, key_mask, candidate_ids, times, asked
+        )
+        return scores
 
 
 def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
     """The graphs of an architecture, with their inputs and outputs; axes of -1 are dynamic."""
-    heads = config.heads
+    heads, inputs = config.heads, graph_inputs(config)
     shapes = ([-1, config.width], [-1, heads, -1], [-1, config.blocks, heads, -1, -1])
     embedding, pooled, full = _outputs(OUTPUTS, shapes)
     graphs: dict[GraphName, GraphFact] = {
-        "embedding": _graph("embedding", [embedding]),
-        "attention": _graph("attention", [embedding, pooled]),
-        "attention_full": _graph("attention_full", [embedding, full]),
+        "embedding": _graph("embedding", [embedding], inputs),
+        "attention": _graph("attention", [embedding, pooled], inputs),
+        "attention_full": _graph("attention_full", [embedding, full], inputs),
     }
     attends_everywhere = config.blocks > 1 or config.pooling != "newest"
     if config.max_length >= LONG_HISTORY and can_rearrange(config) and attends_everywhere:
-        graphs["embedding_long"] = _graph("embedding_long", [embedding], min_length=LONG_HISTORY)
+        graphs["embedding_long"] = _graph(
+            "embedding_long", [embedding], inputs, min_length=LONG_HISTORY
+        )
     if config.attention == "source_target":
         scores = _outputs(SCORE_OUTPUTS, ([-1, -1], [-1, -1, heads, -1]))
-        graphs["score"] = _graph("score", scores, INPUTS)
+        graphs["score"] = _graph("score", scores, graph_inputs(config, candidates=True))
     return graphs
+
+
+def graph_inputs(config: EncoderConfig, *, candidates: bool = False) -> list[InputFact]:
+    """What a graph reads, in the order of the encoder's arguments."""
+    return [
+        *INPUTS,
+        *([CANDIDATE_INPUT] if candidates else []),
+        *(TIME_INPUTS if config.time != "none" else []),
+    ]
 
 
 def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
@@ -125,12 +160,14 @@ def _traced(
 ) -> Iterator[tuple[onnx.ModelProto, list[GraphName]]]:
     """Each model that is traced, and the graphs that are parts of it."""
     served = ServedEncoder(encoder) if can_rearrange(encoder.config) else PlainEncoder(encoder)
-    yield to_onnx(served, _examples(2), OUTPUTS), ["embedding", "attention", "attention_full"]
+    examples = _examples(graph_inputs(encoder.config))
+    yield to_onnx(served, examples, OUTPUTS), ["embedding", "attention", "attention_full"]
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
-        yield to_onnx(in_pieces, _examples(2), OUTPUTS), ["embedding_long"]
+        yield to_onnx(in_pieces, examples, OUTPUTS), ["embedding_long"]
     if "score" in facts:
-        yield to_onnx(ScoreGraph(served), _examples(3), SCORE_OUTPUTS), ["score"]
+        examples = _examples(graph_inputs(encoder.config, candidates=True))
+        yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]
 
 
 def to_onnx(
@@ -158,8 +195,8 @@ def to_onnx(
     return _stripped(program.model_proto)
 
 
-def _examples(n_inputs: int) -> dict[str, Tensor]:
-    return {fact.name: EXAMPLES[fact.name] for fact in INPUTS[:n_inputs]}
+def _examples(inputs: Sequence[InputFact]) -> dict[str, Tensor]:
+    return {fact.name: EXAMPLES[fact.name] for fact in inputs}
 
 
 def _part(model: onnx.ModelProto, fact: GraphFact) -> onnx.ModelProto:
@@ -178,7 +215,7 @@ def _outputs(names: Sequence[str], shapes: Sequence[list[int]]) -> list[TensorFa
 def _graph(
     name: GraphName,
     outputs: Sequence[TensorFact],
-    inputs: Sequence[InputFact] = INPUTS[:2],
+    inputs: Sequence[InputFact],
     min_length: int = 0,
 ) -> GraphFact:
     return GraphFact(

@@ -12,39 +12,44 @@ MASKED = -1e30  # added to scores: exp underflows to 0 beside any key, and twice
 
 
 def causal_self_attention(
-    x: Tensor, weight: Tensor, bias: Tensor, key_mask: Tensor, heads: int
+    x: Tensor, joint: tuple[Tensor, Tensor], key_mask: Tensor, heads: int, added: Tensor | None
 ) -> Tensor:
     """Projects and attends at once (`com.microsoft.Attention`).
 
     From x (B, L, D), the weights (D, 3 D) and biases (3 D,) of queries, keys and values side by
-    side, and the key mask (B, L), to the context (B, L, D), not yet projected.
+    side, the key mask (B, L), and what is added to the scores, (B, H, L, L), to the context
+    (B, L, D), not yet projected.
     """
     if torch.compiler.is_exporting():
-        return _attention_node("Attention", (x, weight, bias, key_mask.int()), heads)
-    query, key, value = (x @ weight + bias).chunk(3, dim=-1)
-    return causal_attention(query, key, value, key_mask, heads)
+        inputs = (x, *joint, key_mask.int(), *([] if added is None else [None, added]))
+        return _attention_node("Attention", inputs, heads)
+    query, key, value = (x @ joint[0] + joint[1]).chunk(3, dim=-1)
+    return causal_attention((query, key, value), key_mask, heads, added)
 
 
 def causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, heads: int
+    projected: tuple[Tensor, Tensor, Tensor], key_mask: Tensor, heads: int, added: Tensor | None
 ) -> Tensor:
     """The same for scaled queries, keys and values (`com.microsoft.MultiHeadAttention`)."""
     if torch.compiler.is_exporting():
-        inputs = (query, key, value, None, key_mask.int())
+        inputs = (*projected, None, key_mask.int(), *([] if added is None else [added]))
         return _attention_node("MultiHeadAttention", inputs, heads)
-    weights = causal_weights(split(query, heads), split(key, heads), key_mask)
-    return (weights @ split(value, heads)).transpose(1, 2).flatten(2)
+    query, key, value = (split(one, heads) for one in projected)
+    weights = causal_weights(query, key, key_mask, added)
+    return (weights @ value).transpose(1, 2).flatten(2)
 
 
-def causal_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
+def causal_weights(query: Tensor, key: Tensor, key_mask: Tensor, added: Tensor | None) -> Tensor:
     """The attention weights, which the fused operators keep to themselves.
 
-    From scaled queries and keys (B, H, L, d) and the key mask (B, L) to (B, H, L, L). Every row
-    has a key, because position 0 is never masked: no second mask is needed.
+    From scaled queries and keys (B, H, L, d), the key mask (B, L) and what is added to the scores
+    to (B, H, L, L). Every row has a key, because position 0 is never masked: no second mask is
+    needed.
     """
     index = torch.arange(query.shape[2])
     mask = (index <= index[:, None]) & key_mask[:, None, None]  # (B, 1, L, L)
-    bias = torch.where(mask, torch.zeros(()), torch.full((), MASKED))
+    nothing = torch.zeros(()) if added is None else added
+    bias = torch.where(mask, nothing, torch.full((), MASKED))
     return torch.softmax(query @ key.mT + bias, dim=-1)
 
 
@@ -67,6 +72,14 @@ def rotate(x: Tensor, positions: Tensor, rotation: Rotation) -> Tensor:
     heads = x.reshape(*x.shape[:2], -1, 2 * cos.shape[-1])  # (B, L, H, d)
     first, second = heads.chunk(2, dim=-1)  # (B, L, H, d / 2)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(2)
+
+
+def turn(x: Tensor, rotation: Rotation) -> Tensor:
+    """The same by a rotation (B, 1, L, d / 2) of these very queries or keys."""
+    batch, _, length, half = rotation.cos.shape
+    caches = (one.reshape(1, 1, -1, half) for one in (rotation.cos, rotation.sin))
+    places = torch.arange(batch * length).reshape(batch, length)
+    return rotate(x, places, Rotation(*caches))
 
 
 def take(x: Tensor, positions: Tensor) -> Tensor:

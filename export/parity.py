@@ -20,6 +20,7 @@ from persona.artifact.format import GraphFact, GraphName, ParityFact
 # largest of them: what is lost in a sum is lost of its largest terms.
 TOLERANCE = 1e-5
 BATCHES = (1, 2, 7, 16)
+TODAY = 1_700_000_000  # in Unix seconds, which float32 would round to minutes
 SIDES: tuple[PaddingSide, ...] = ("left", "right")
 
 Arrays = dict[str, np.ndarray]
@@ -52,7 +53,7 @@ def compare(encoder: UserEncoder, folder: Path, facts: dict[GraphName, GraphFact
     }
     cases = []
     for shape in _grid(encoder.config.max_length):
-        inputs = _inputs(encoder.n_items, *shape, candidates=encoder.candidates is not None)
+        inputs = _inputs(encoder, *shape)
         expected = _expected(encoder, inputs)
         for name, fact in facts.items():
             feeds = {tensor.name: inputs[tensor.name].numpy() for tensor in fact.inputs}
@@ -83,9 +84,8 @@ def _grid(max_length: int) -> Iterator[tuple[int, int, PaddingSide]]:
     yield from product(BATCHES, lengths, SIDES)
 
 
-def _inputs(
-    n_items: int, batch: int, length: int, side: PaddingSide, *, candidates: bool
-) -> dict[str, Tensor]:
+def _inputs(encoder: UserEncoder, batch: int, length: int, side: PaddingSide) -> dict[str, Tensor]:
+    n_items = encoder.n_items
     generator = torch.Generator().manual_seed(1000 * batch + length)
     real = torch.randint(0, length + 1, (batch,), generator=generator)
     real[0] = length
@@ -96,18 +96,24 @@ def _inputs(
         "item_ids": torch.randint(0, n_items + 1, (batch, length), generator=generator),
         "key_mask": mask_from_lengths(real, length, side),
     }
-    if candidates:
+    if encoder.candidates is not None:
         inputs["candidate_ids"] = torch.randint(0, n_items, (batch, 3), generator=generator)
+    if encoder.config.time != "none":
+        # From bursts within a second to years, and asked both before and after the newest click.
+        steps = torch.rand(batch, length, generator=generator) * 18
+        inputs["times"] = TODAY + steps.exp().long().cumsum(1)
+        later = torch.randint(-10, 10**8, (batch,), generator=generator)
+        inputs["asked"] = inputs["times"].amax(1) + later
     return inputs
 
 
 def _expected(encoder: UserEncoder, inputs: dict[str, Tensor]) -> Arrays:
     """PyTorch's outputs, by name."""
-    item_ids, key_mask, *candidates = inputs.values()
+    of_clicks = [one for name, one in inputs.items() if name != "candidate_ids"]
     with torch.no_grad():
-        outputs = dict(zip(OUTPUTS, PlainEncoder(encoder)(item_ids, key_mask), strict=True))
-        if candidates:
-            scores = encoder.score(item_ids, key_mask, *candidates)
+        outputs = dict(zip(OUTPUTS, PlainEncoder(encoder)(*of_clicks), strict=True))
+        if encoder.candidates is not None:
+            scores = encoder.score(*inputs.values())
             outputs |= zip(SCORE_OUTPUTS, scores, strict=True)
     return {name: output.numpy() for name, output in outputs.items()}
 

@@ -27,9 +27,11 @@ from export.operators import (
     rotate,
     split,
     take,
+    turn,
 )
 from model.network.attention import Attention, Rotation, sequence_mask
 from model.network.encoder import Block, Candidates, EncoderConfig, MaskedSequence, UserEncoder
+from model.network.time import Clock
 
 LONG_PIECES = 6  # of the queries of a long history
 
@@ -38,8 +40,11 @@ def can_rearrange(config: EncoderConfig) -> bool:
     """Whether `ServedEncoder` has this architecture; any other encoder is exported as it is.
 
     Scores must be products of queries and keys. Rotary positions turn the queries after their
-    projection, into which only a scale can then be folded.
+    projection, into which only a scale can then be folded. With time, the last block's queries
+    are other states than its keys; only at the newest position does that cost nothing.
     """
+    if config.time != "none" and (config.pooling != "newest" or config.attention != "self"):
+        return False
     if config.positions == "rotary":
         return config.similarity in {"dot", "scaled_dot"} and config.normalisation == "softmax"
     return config.similarity != "additive"
@@ -66,22 +71,31 @@ class ServedEncoder(nn.Module):
             self.positions = nn.Parameter(positions)
         blocks = cast("list[Block]", list(encoder.blocks))
         self.blocks = nn.ModuleList(ServedBlock(block, config, pieces) for block in blocks)
+        self.gaps = encoder.gaps
         self.final_norm = encoder.final_norm
         self.pool = encoder.pool
         self.candidates = encoder.candidates
 
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """All outputs of the graphs of embeddings; each graph computes only its own.
 
         Args:
             item_ids: (B, L) int64.
             key_mask: (B, L) bool.
+            times: (B, L) int64 seconds, of encoders that read time.
+            asked: (B,) int64 seconds, likewise.
 
         Returns:
             Embeddings (B, D), pooled attention (B, H, 1 + L) and full attention
             (B, blocks, H, 1 + L, 1 + L).
         """
-        x, sequence = self.embed(item_ids, key_mask)  # (B, 1 + L, D)
+        x, sequence = self.embed(item_ids, key_mask, times, asked)  # (B, 1 + L, D)
         *earlier, last = self._blocks()
         attention = []
         for block in earlier:
@@ -115,17 +129,28 @@ class ServedEncoder(nn.Module):
         attend = cast("Candidates", self.candidates)
         return attend.forward(user.unsqueeze(1), clicks, mask, candidates)
 
-    def embed(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
+    def embed(
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, MaskedSequence]:
         """Start token and clicks with their positions, (B, 1 + L, D); any number at padding."""
-        sequence = MaskedSequence(key_mask, self.config)
+        clock = None if times is None else Clock.at_newest(times, asked, key_mask)
+        sequence = MaskedSequence(key_mask, self.config, clock)
         clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
         if self.config.embedding_scale != 1:
             clicks = clicks * self.config.embedding_scale
         if self.positions is not None:  # the start token is in position 0
             places = F.embedding(sequence.positions, self.positions)  # (B, 1 + L, D)
-            return F.pad(clicks, (0, 0, 1, 0)) + places, sequence
-        start = self.start.expand(item_ids.shape[0], 1, -1)
-        return torch.cat((start, clicks), dim=1), sequence
+            x = F.pad(clicks, (0, 0, 1, 0)) + places
+        else:
+            start = self.start.expand(item_ids.shape[0], 1, -1)
+            x = torch.cat((start, clicks), dim=1)
+        if self.gaps is not None and clock is not None:
+            x = x + self.gaps(clock.since_previous())
+        return x, sequence
 
     def _blocks(self) -> list["ServedBlock"]:
         return cast("list[ServedBlock]", list(self.blocks))
@@ -142,8 +167,9 @@ class ServedBlock(nn.Module):
         super().__init__()
         attention = block.attention
         self.heads, self.post, self.pieces = config.heads, block.post, pieces
-        self.rotation: Rotation | None = None
-        if config.positions == "rotary":
+        self.time, self.asking = block.time, block.asking
+        self.rotation: Rotation | None = None  # by positions alone, which are known beforehand
+        if config.positions == "rotary" and config.time != "rotary":
             positions = torch.arange(config.max_length + 1)[None]
             self.rotation = Rotation.of(positions, config.width // config.heads)
         self.attention_norm, self.output = block.attention_norm, attention.output
@@ -166,27 +192,39 @@ class ServedBlock(nn.Module):
     def weights(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """The attention weights of every position, (B, H, 1 + L, 1 + L)."""
         query, key, _ = self._project(self._normed(x), sequence)
-        return causal_weights(split(query, self.heads), split(key, self.heads), sequence.key_mask)
+        if self.asking is not None and sequence.clock is not None:
+            asked = self._normed(x + self.asking(sequence.clock.gaps))
+            query = self._turned(self.query(asked), sequence, sequence.asked_rotation)
+        query, key = split(query, self.heads), split(key, self.heads)
+        return causal_weights(query, key, sequence.key_mask, self._bias(sequence))
 
     def at_newest(self, x: Tensor, sequence: MaskedSequence) -> tuple[Tensor, Tensor]:
         """The state (B, D) and the attention weights (B, H, 1 + L) of the newest position."""
         keys = self._normed(x)  # (B, 1 + L, D)
         newest = take(x, sequence.newest)  # (B, D)
+        if self.asking is not None and sequence.clock is not None:
+            newest = newest + self.asking(sequence.clock.gap)
         scores = self._newest_scores(self._normed(newest), keys, sequence)  # (B, H, 1 + L)
+        if self.time is not None and sequence.clock is not None:
+            elapsed = sequence.clock.ages + sequence.clock.gap[:, None]  # (B, 1 + L)
+            scores = scores + self.time(elapsed.unsqueeze(1)).squeeze(2)
         scores = torch.where(sequence.key_mask[:, None], scores, MASKED)
         weights = torch.softmax(scores, dim=-1)
         seen = (weights @ keys).flatten(1)  # (B, H D)
         return self._finish(newest, self.context_of_newest(seen)), weights
 
     def _newest_scores(self, newest: Tensor, keys: Tensor, sequence: MaskedSequence) -> Tensor:
-        if self.rotation is None:
+        if sequence.rotation is None or sequence.asked_rotation is None:
             lifted: Tensor = self.scores_of_newest(newest)  # (B, H D)
             return lifted.reshape(-1, self.heads, keys.shape[-1]) @ keys.mT  # (B, H, 1 + L)
-        last = sequence.positions.amax(1, keepdim=True)  # (B, 1)
-        query = rotate(self.query(newest).unsqueeze(1), last, self.rotation)  # (B, 1, D)
+        query = self.query(newest).unsqueeze(1)  # (B, 1, D)
+        if self.rotation is not None:
+            query = rotate(query, sequence.positions.amax(1, keepdim=True), self.rotation)
+        else:
+            query = turn(query, sequence.asked_rotation.at(sequence.newest))
         # A product of matrices, for the bias's sake.
         key = self.key(keys.reshape(-1, keys.shape[-1])).reshape(keys.shape)  # (B, 1 + L, D)
-        key = rotate(key, sequence.positions, self.rotation)
+        key = self._turned(key, sequence, sequence.rotation)
         return (split(query, self.heads) @ split(key, self.heads).mT).squeeze(2)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -202,10 +240,25 @@ class ServedBlock(nn.Module):
     def _attend(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         if self.pieces > 1:
             return self._attend_in_pieces(x, sequence)
-        if self.rotation is None:
+        added = self._bias(sequence)
+        if sequence.rotation is None:
             joint = (self.joint_weight, self.joint_bias)
-            return causal_self_attention(x, *joint, sequence.key_mask, self.heads)
-        return causal_attention(*self._project(x, sequence), sequence.key_mask, self.heads)
+            return causal_self_attention(x, joint, sequence.key_mask, self.heads, added)
+        return causal_attention(self._project(x, sequence), sequence.key_mask, self.heads, added)
+
+    def _bias(self, sequence: MaskedSequence) -> Tensor | None:
+        """What time adds to the scores of all positions, (B, H, 1 + L, 1 + L)."""
+        if self.time is None or sequence.clock is None:
+            return None
+        return cast("Tensor", self.time(sequence.clock.elapsed(asked=self.asking is not None)))
+
+    def _turned(self, x: Tensor, sequence: MaskedSequence, rotation: Rotation | None) -> Tensor:
+        """Queries or keys (B, 1 + L, D), turned by positions, and by time."""
+        if rotation is None:
+            return x
+        if self.rotation is not None:
+            return rotate(x, sequence.positions, self.rotation)
+        return turn(x, rotation)
 
     def _attend_in_pieces(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """The same, in pieces of the queries, each with no more keys than its last query can see.
@@ -219,11 +272,13 @@ class ServedBlock(nn.Module):
         # every query. In floats this takes half the time of comparing and selecting.
         place = torch.arange(n, dtype=x.dtype) * -MASKED  # (L,)
         key_place = torch.where(sequence.key_mask, place, torch.finfo(x.dtype).max)[:, None, None]
+        added = self._bias(sequence)
         contexts = []
         for piece in range(self.pieces):
             start, end = n * piece // self.pieces, n * (piece + 1) // self.pieces
             ahead = torch.relu(key_place[..., :end] - place[start:end, None])  # (B, 1, l, k)
             scores = query[:, :, start:end] @ key[:, :, :end].mT - ahead  # (B, H, l, k)
+            scores = scores if added is None else scores + added[:, :, start:end, :end]
             contexts.append(torch.softmax(scores, dim=-1) @ value[:, :, :end])
         return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 
@@ -231,10 +286,8 @@ class ServedBlock(nn.Module):
         """Queries, keys and values (B, 1 + L, D)."""
         flat = torch.addmm(self.joint_bias, x.reshape(-1, x.shape[-1]), self.joint_weight)
         query, key, value = flat.reshape(*x.shape[:-1], -1).chunk(3, dim=-1)
-        if self.rotation is not None:
-            query = rotate(query, sequence.positions, self.rotation)
-            key = rotate(key, sequence.positions, self.rotation)
-        return query, key, value
+        query = self._turned(query, sequence, sequence.rotation)
+        return query, self._turned(key, sequence, sequence.rotation), value
 
 
 def folded_query(attention: Attention) -> nn.Linear:

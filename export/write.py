@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 
 from export.graphs import export_graphs
 from export.model_card import model_card
 from export.parity import compare, report, summary
-from model.clicks.histories import Histories, pad
+from model.clicks.histories import Histories, encoder_inputs
 from model.network.encoder import UserEncoder
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
@@ -34,7 +35,7 @@ from persona.artifact.format import (
     ParityFact,
 )
 from persona.artifact.writing import new_version, write_json, write_manifest
-from persona.contract import ItemId
+from persona.contract import TIME, ItemId
 
 GOLDEN_TOLERANCE = 1e-4  # room for another processor's order of summation
 
@@ -138,10 +139,24 @@ def _golden_pairs(
     row_of = {item_id: row for row, item_id in enumerate(item_ids)}
     for history in ([], [first], [last, first, last], unknown, too_long, *map(list, examples)):
         rows = np.array([row_of.get(item_id, encoder.n_items) for item_id in history], np.int32)
-        inputs = pad([rows], encoder.config.max_length)
+        times, now = _golden_times(len(history))
+        one = Histories([0], item_ids, rows, np.array([0, len(rows)]), {TIME: times}, now)
+        timed = encoder.config.time != "none"
+        inputs = encoder_inputs(one, encoder.config.max_length, timed=timed)
         with torch.no_grad():
             embedding = encoder.encode(*map(torch.from_numpy, inputs))[0][0]  # (D,)
-        yield GoldenPair(history=history, user_embedding=embedding.tolist())
+        yield GoldenPair(
+            history=history,
+            user_embedding=embedding.tolist(),
+            columns={TIME: times.tolist()} if timed else {},
+            now=int(now[0]) if timed else None,
+        )
+
+
+def _golden_times(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times of so many clicks, ever further apart, and of asking, a day after the newest."""
+    times = 1_700_000_000 + 60 * np.arange(length, dtype=np.int64) ** 2
+    return times, np.array([times[-1] + 86_400 if length else 1_700_000_000])
 
 
 def _unknown_id(item_ids: Sequence[ItemId]) -> ItemId:

@@ -22,7 +22,7 @@ ItemId = str | int
 UnknownItems = Literal["token", "drop", "error"]  # encode as unknown, leave out, refuse
 AttentionDetail = Literal["none", "pooled", "full"]
 Floats = NDArray[np.float32]
-ITEM_ID = "item_id"  # the column of a click that every model reads
+ITEM_ID, TIME = "item_id", "time"  # columns of a click; time is in seconds, as in training
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Query:
     version: str | None = None  # None: the newest version
     unknown_items: UnknownItems = "token"
     routing_key: ItemId | None = None  # whose request it is, where versions share the requests
+    now: Sequence[float | None] = ()  # time of asking, a history; none: its newest click's
 
 
 @dataclass(slots=True)

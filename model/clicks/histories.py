@@ -5,13 +5,14 @@ embedding table; row `len(item_ids)` belongs to unknown items.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.contract import ItemId
+from model.errors import DataError
+from persona.contract import TIME, ItemId
 
 Int = NDArray[np.int64]
 
@@ -29,6 +30,7 @@ class Histories:
     items: NDArray[np.int32]  # (clicks,) indices into item_ids; len(item_ids) = unknown
     offsets: Int  # (users + 1,) user u owns items[offsets[u]:offsets[u + 1]]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # others of a click, by name
+    asked: Int | None = None  # (users,) seconds when each is asked; None: at its newest click
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
@@ -52,6 +54,18 @@ class Histories:
         """Size of the catalogue, without the row of unknown items."""
         return len(self.item_ids)
 
+    @property
+    def seconds(self) -> Int:
+        """The time of every click, (clicks,) whole seconds.
+
+        Raises:
+            DataError: the clicks have no times.
+        """
+        if TIME not in self.columns:
+            raise DataError("the encoder reads the time of each click, and these clicks have none")
+        seconds: Int = np.floor(self.columns[TIME]).astype(np.int64)
+        return seconds
+
     def select(self, users: Int) -> "Histories":
         """The given users, in the given order, over the same catalogue."""
         lengths = self.lengths[users]
@@ -59,7 +73,8 @@ class Histories:
         # Position of every kept click: its user's start plus its rank within the user.
         rank = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         clicks = np.repeat(self.offsets[users], lengths) + rank
-        return self._keep(clicks, [self.user_ids[u] for u in users], offsets)
+        kept = self._keep(clicks, [self.user_ids[u] for u in users], offsets)
+        return kept if self.asked is None else replace(kept, asked=self.asked[users])
 
     def oldest(self, lengths: Int) -> "Histories":
         """Every history cut to its oldest `lengths[u]` clicks; lengths (users,)."""
@@ -84,13 +99,19 @@ class Cases:
 
     histories: Histories
     targets: Int  # (cases,) index of the item that came next
+    times: Int | None = None  # (cases,) seconds when it came, where the clicks have times
+
+    def at_their_times(self) -> "Cases":
+        """The same, with the time of asking known: that of the target."""
+        return replace(self, histories=replace(self.histories, asked=self.times))
 
     def sample(self, n: int, seed: int) -> "Cases":
         """`n` of the cases, in their order; all of them if there are fewer."""
         if len(self.targets) <= n:
             return self
         chosen = np.sort(np.random.default_rng(seed).choice(len(self.targets), n, replace=False))
-        return Cases(self.histories.select(chosen), self.targets[chosen])
+        times = None if self.times is None else self.times[chosen]
+        return Cases(self.histories.select(chosen), self.targets[chosen], times)
 
 
 @dataclass(frozen=True)
@@ -135,11 +156,35 @@ def held_out_users(histories: Histories, share: float, seed: int) -> Split:
 def newest_click(histories: Histories) -> Cases:
     """A case for every user with at least two clicks; the target is the newest one."""
     users = histories.select(np.flatnonzero(histories.lengths >= 2))
-    return Cases(users.without_newest(), users.items[users.offsets[1:] - 1].astype(np.int64))
+    newest = users.offsets[1:] - 1
+    times = users.seconds[newest] if TIME in users.columns else None
+    return Cases(users.without_newest(), users.items[newest].astype(np.int64), times)
+
+
+def encoder_inputs(
+    histories: Histories, max_length: int, *, timed: bool
+) -> tuple[Int, NDArray[np.bool_]] | tuple[Int, NDArray[np.bool_], Int, Int]:
+    """What an encoder reads of histories: item ids and key mask of `pad`, times and time of asking.
+
+    The times are (B, L) and (B,) int64 seconds, of encoders that read time alone.
+
+    Raises:
+        DataError: the encoder reads time, and the clicks have none.
+    """
+    users = range(len(histories))
+    item_ids, key_mask = pad([histories[user] for user in users], max_length)
+    if not timed:
+        return item_ids, key_mask
+    seconds, offsets = histories.seconds, histories.offsets
+    rows = [seconds[offsets[user] : offsets[user + 1]] for user in users]
+    asked = histories.asked
+    if asked is None:
+        asked = np.array([row[-1] if len(row) else 0 for row in rows], np.int64)
+    return item_ids, key_mask, pad(rows, max_length)[0], asked
 
 
 def pad(
-    rows: Sequence[NDArray[np.int32]], max_length: int, padding_side: str = "right"
+    rows: Sequence[NDArray[Any]], max_length: int, padding_side: str = "right"
 ) -> tuple[Int, NDArray[np.bool_]]:
     """Truncates each history to its newest `max_length` clicks and pads to the longest.
 

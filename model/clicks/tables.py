@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.clicks.grouping import ReadReport, count_repeated_rows, sorted_catalogue
 from model.clicks.histories import Histories
-from persona.contract import ItemId
+from persona.contract import TIME, ItemId
 from persona.tables import Reject, TableOptions, open_table
 from persona.tables.clicks import ClickTable
 from persona.tables.ids import id_values
@@ -61,11 +61,13 @@ def _from_clicks(table: ClickTable, report: ReadReport) -> Histories:
             found, counts = found[1:], counts[1:]
         users += found
         lengths += counts.tolist()
-    columns = {"time": np.concatenate(times)} if times else {}
+    columns = {TIME: np.concatenate(times)} if times else {}
     histories = _histories(users, catalogue, items, lengths, columns)
     if table.timed:
         user = np.repeat(np.arange(len(users)), lengths)
-        count_repeated_rows(user, histories.items.astype(np.int64), columns["time"], report)
+        count_repeated_rows(user, histories.items.astype(np.int64), columns[TIME], report)
+        if table.time_unit_s != 1:
+            columns[TIME] = columns[TIME] * table.time_unit_s
     return histories
 
 

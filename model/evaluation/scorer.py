@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.clicks.histories import Histories, pad
+from model.clicks.histories import Histories, encoder_inputs
 from model.network.encoder import UserEncoder
 
 
@@ -26,10 +26,10 @@ class EncoderScorer:
         """Scores (B, n_items)."""
         encoder = self._encoder
         device = encoder.item_embedding.weight.device
-        rows = [histories[user] for user in range(len(histories))]
-        item_ids, key_mask = map(torch.from_numpy, pad(rows, encoder.config.max_length))
+        timed = encoder.config.time != "none"
+        inputs = encoder_inputs(histories, encoder.config.max_length, timed=timed)
         with torch.autocast(device.type, enabled=False):  # in bf16 many items have equal scores
-            embedding, _ = encoder.encode(item_ids.to(device), key_mask.to(device))
+            embedding, _ = encoder.encode(*(torch.from_numpy(one).to(device) for one in inputs))
             logits = encoder.logits(embedding)  # (B, n_items)
         if self._probabilities:
             logits = logits.softmax(-1)

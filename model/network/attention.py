@@ -87,6 +87,13 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return sequence_mask(weights, mask, "mul")
 
 
+def position_angles(positions: Tensor, count: int) -> Tensor:
+    """Angles (B, L, count) of positions (B, L), whose frequencies fall from 1 to 1 / 10,000."""
+    exponent = torch.arange(count, device=positions.device) / count
+    angles: Tensor = positions.unsqueeze(-1) * (10_000.0**-exponent)
+    return angles
+
+
 @dataclass(frozen=True)
 class Rotation:
     """Rotary positions (Su 2021, "RoFormer"): turns pairs of features by position * frequency.
@@ -100,9 +107,12 @@ class Rotation:
     @classmethod
     def of(cls, positions: Tensor, head_width: int) -> "Rotation":
         """The rotation of positions (B, L) for heads of width d."""
-        half = head_width // 2
-        exponent = torch.arange(half, device=positions.device) / half
-        angles = positions[:, None, :, None] * (10_000.0**-exponent)  # (B, 1, L, d / 2)
+        return cls.by(position_angles(positions, head_width // 2))
+
+    @classmethod
+    def by(cls, angles: Tensor) -> "Rotation":
+        """The rotation by angles (B, L, d / 2)."""
+        angles = angles.unsqueeze(1)  # (B, 1, L, d / 2)
         return cls(angles.cos(), angles.sin())
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -192,6 +202,8 @@ class Attention(nn.Module):
         mask: Tensor,
         query_rotation: Rotation | None = None,
         key_rotation: Rotation | None = None,
+        *,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attends from queries to keys; the values are projections of the keys.
 
@@ -201,13 +213,15 @@ class Attention(nn.Module):
             mask: bool, broadcastable to (B, H, Lq, Lk), True = attend.
             query_rotation: rotary positions of the queries.
             key_rotation: rotary positions of the keys.
+            bias: added to the scores, (B, H, Lq, Lk).
 
         Returns:
             Context (B, Lq, D) and weights (B, H, Lq, Lk). Masked keys have weight exactly 0.
             Rows sum to 1; a fully masked row is 0.
         """
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
-        weights = masked_softmax(self.scores(q, k), mask)  # (B, H, Lq, Lk)
+        scores = self.scores(q, k)  # (B, H, Lq, Lk)
+        weights = masked_softmax(scores if bias is None else scores + bias, mask)
         return self._join(weights @ v), weights
 
     def context(
@@ -217,6 +231,8 @@ class Attention(nn.Module):
         mask: Tensor,
         query_rotation: Rotation | None = None,
         key_rotation: Rotation | None = None,
+        *,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """The context of `forward` without the weights, by a fused kernel where that is faster.
 
@@ -225,9 +241,10 @@ class Attention(nn.Module):
         """
         half_on_cpu = queries.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if self.scores.similarity == "additive" or half_on_cpu:
-            return self.forward(queries, keys, mask, query_rotation, key_rotation)[0]
+            return self.forward(queries, keys, mask, query_rotation, key_rotation, bias=bias)[0]
         q, k, v = self._project(queries, keys, query_rotation, key_rotation)
         q = self.scores.fold(q)
+        mask = mask if bias is None else sequence_mask(bias, mask, "add")
         return self._join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0))
 
     def _project(

@@ -22,9 +22,18 @@ from model.network.attention import (
     Rotation,
     Similarity,
     masked_softmax,
+    position_angles,
     sequence_mask,
 )
 from model.network.dropout import Dropout
+from model.network.time import (
+    TIME_KINDS,
+    Clock,
+    TimeKind,
+    TimeTable,
+    time_angles,
+    time_bias,
+)
 
 AttentionKind = Literal["self", "source_target"]
 Pooling = Literal["newest", "mean", "additive"]
@@ -46,6 +55,7 @@ class EncoderConfig:
     pooling: Pooling = "newest"  # of positions into one user embedding
     positions: Positions = "learned"  # counted over real clicks from the oldest, start token 0
     embedding_scale: float = 1.0  # factor of a click's input embedding; SASRec has sqrt(width)
+    time: TimeKind = "none"  # of clicks and of asking; see model/network/time.py
     width: int = 64  # D, of every state and embedding
     blocks: int = 2
     norm: Norm = "pre"  # pre normalises a layer's input, post its residual sum
@@ -65,6 +75,7 @@ class EncoderConfig:
             "normalisation": NORMALISATIONS,
             "pooling": get_args(Pooling),
             "positions": get_args(Positions),
+            "time": TIME_KINDS,
             "norm": get_args(Norm),
         }
         for field, allowed in choices.items():
@@ -79,11 +90,19 @@ class EncoderConfig:
             raise ValueError(f"embedding_scale is {self.embedding_scale}, above 0 is needed")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
-        if self.positions == "rotary" and self.similarity == "additive":
+        if self.positions == "rotary":
+            self._check_rotary()
+        if self.time == "rotary" and self.positions != "rotary":
+            raise ValueError(f"rotary time needs rotary positions beside it, not {self.positions}")
+
+    def _check_rotary(self) -> None:
+        if self.similarity == "additive":
             raise ValueError("rotary positions need a product of queries and keys, not additive")
-        if self.positions == "rotary" and (self.width // self.heads) % 2:
+        of, times = ("time", 4) if self.time == "rotary" else ("positions", 2)
+        if (self.width // self.heads) % times:
             raise ValueError(
-                f"rotary positions need an even head width, {self.width // self.heads}"
+                f"rotary {of} need a head width that {times} divides, not "
+                f"{self.width // self.heads}"
             )
 
 
@@ -114,9 +133,11 @@ class Block(nn.Module):
     norm(x + layer(x)) with norm `post` (Vaswani 2017).
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, *, last: bool = False) -> None:
         super().__init__()
         self.post = config.norm == "post"
+        self.time = time_bias(config.time, config.heads)
+        self.asking = TimeTable(config.width) if last and config.time != "none" else None
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(
             config.width, config.heads, config.similarity, config.normalisation
@@ -140,25 +161,53 @@ class Block(nn.Module):
             States (B, 1 + L, D) and weights (B, H, 1 + L, 1 + L); with `read` (B, D) and
             (B, H, 1, 1 + L).
         """
-        normed = self._normed(x)  # (B, 1 + L, D)
+        keys = self._normed(x)  # (B, 1 + L, D)
+        asked, rotation = self._asked(x, sequence), self._query_rotation(sequence)
+        bias = self._bias(sequence)
         if read is None:
+            queries = self._normed(asked)  # (B, 1 + L, D)
             context, weights = self.attention(
-                normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
+                queries, keys, sequence.attend_mask, rotation, sequence.rotation, bias=bias
             )
-            return sequence_mask(self._finish(x, context), sequence.query_mask, "mul"), weights
-        rotation = None if sequence.rotation is None else sequence.rotation.at(read)
-        query, mask = take(normed, read).unsqueeze(1), sequence.key_mask[:, None, None]
+            return sequence_mask(self._finish(asked, context), sequence.query_mask, "mul"), weights
+        asked = take(asked, read)  # (B, D)
+        query, mask = self._normed(asked).unsqueeze(1), sequence.key_mask[:, None, None]
+        rotation = None if rotation is None else rotation.at(read)
+        if bias is not None:
+            index = read[:, None, None, None].expand(-1, bias.shape[1], 1, bias.shape[3])
+            bias = bias.gather(2, index)  # (B, H, 1, 1 + L)
         # No causal mask: every real click is at or before `read`.
-        context, weights = self.attention(query, normed, mask, rotation, sequence.rotation)
-        return self._finish(take(x, read), context.squeeze(1)), weights
+        context, weights = self.attention(query, keys, mask, rotation, sequence.rotation, bias=bias)
+        return self._finish(asked, context.squeeze(1)), weights
 
     def fused(self, x: Tensor, sequence: "MaskedSequence") -> Tensor:
         """The states of `forward` at all positions, without the weights; faster."""
-        normed = self._normed(x)
+        asked, rotation = self._asked(x, sequence), self._query_rotation(sequence)
         context = self.attention.context(
-            normed, normed, sequence.attend_mask, sequence.rotation, sequence.rotation
+            self._normed(asked),
+            self._normed(x),
+            sequence.attend_mask,
+            rotation,
+            sequence.rotation,
+            bias=self._bias(sequence),
         )
-        return sequence_mask(self._finish(x, context), sequence.query_mask, "mul")
+        return sequence_mask(self._finish(asked, context), sequence.query_mask, "mul")
+
+    def _asked(self, x: Tensor, sequence: "MaskedSequence") -> Tensor:
+        """The states with what they know of the time of asking."""
+        if self.asking is None or sequence.clock is None:
+            return x
+        return cast("Tensor", x + self.asking(sequence.clock.gaps))
+
+    def _query_rotation(self, sequence: "MaskedSequence") -> Rotation | None:
+        return sequence.rotation if self.asking is None else sequence.asked_rotation
+
+    def _bias(self, sequence: "MaskedSequence") -> Tensor | None:
+        """What time adds to the scores, (B, H, 1 + L, 1 + L)."""
+        if self.time is None or sequence.clock is None:
+            return None
+        elapsed = sequence.clock.elapsed(asked=self.asking is not None)  # (B, 1 + L, 1 + L)
+        return cast("Tensor", self.time(elapsed))
 
     def _normed(self, x: Tensor) -> Tensor:
         """The input of the attention layer."""
@@ -179,7 +228,10 @@ class MaskedSequence:
     Positions count real clicks, so padding does not change them.
     """
 
-    def __init__(self, key_mask: Tensor, config: EncoderConfig) -> None:
+    def __init__(self, key_mask: Tensor, config: EncoderConfig, clock: Clock | None = None) -> None:
+        if clock is None and config.time != "none":
+            raise ValueError("this encoder reads time, and was given no times of the clicks")
+        self.clock = clock
         self.key_mask = F.pad(key_mask, (1, 0), value=True)  # (B, 1 + L)
         counted = self.key_mask.int().cumsum(1, dtype=torch.int32)
         self.positions = counted - 1  # (B, 1 + L), start token 0
@@ -188,9 +240,20 @@ class MaskedSequence:
         causal_mask = index[None, :] <= index[:, None]  # (1 + L, 1 + L)
         self.attend_mask = causal_mask & self.key_mask[:, None, None, :]  # (B, 1, 1 + L, 1 + L)
         self.query_mask = self.key_mask[:, :, None]  # (B, 1 + L, 1)
-        rotary = config.positions == "rotary"
-        self.rotation = (
-            Rotation.of(self.positions, config.width // config.heads) if rotary else None
+        self.rotation: Rotation | None = None
+        self.asked_rotation: Rotation | None = None
+        if config.positions == "rotary":
+            self._rotate(config.width // config.heads, config.time)
+
+    def _rotate(self, head_width: int, time: TimeKind) -> None:
+        if time != "rotary" or self.clock is None:
+            self.rotation = self.asked_rotation = Rotation.of(self.positions, head_width)
+            return
+        by_position = position_angles(self.positions, head_width // 4)  # (B, 1 + L, d / 4)
+        ages, gaps = self.clock.ages, self.clock.gaps
+        self.rotation, self.asked_rotation = (
+            Rotation.by(torch.cat((by_position, time_angles(t, head_width // 4)), dim=-1))
+            for t in (-ages, gaps - ages)
         )
 
 
@@ -284,7 +347,10 @@ class UserEncoder(nn.Module):
             if config.positions == "learned"
             else None
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            Block(config, last=n == config.blocks) for n in range(1, config.blocks + 1)
+        )
+        self.gaps = TimeTable(config.width) if config.time == "gaps" else None
         self.final_norm = nn.LayerNorm(config.width)
         self.pool = Pool(config)
         self.candidates = Candidates(config) if config.attention == "source_target" else None
@@ -300,7 +366,9 @@ class UserEncoder(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
         nn.init.normal_(self.start_embedding, std=0.02)
 
-    def embed(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
+    def embed(
+        self, item_ids: Tensor, key_mask: Tensor, clock: Clock | None = None
+    ) -> tuple[Tensor, MaskedSequence]:
         """Embeds start token and clicks with their positions, (B, 1 + L, D); padding is 0."""
         # The ids of padding must not matter, even if they are out of range.
         clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
@@ -308,31 +376,43 @@ class UserEncoder(nn.Module):
             clicks = clicks * self.config.embedding_scale
         start = self.start_embedding.expand(item_ids.shape[0], 1, -1)  # len() would export as 2
         x = torch.cat((start, clicks), dim=1)  # (B, 1 + L, D)
-        sequence = MaskedSequence(key_mask, self.config)
+        sequence = MaskedSequence(key_mask, self.config, clock)
         if self.position_embedding is not None:
             x = x + self.position_embedding(sequence.positions)
+        if self.gaps is not None and clock is not None:
+            x = x + self.gaps(clock.since_previous())
         return sequence_mask(self.dropout(x), sequence.query_mask, "mul"), sequence
 
-    def states(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, MaskedSequence]:
+    def states(
+        self, item_ids: Tensor, key_mask: Tensor, clock: Clock | None = None
+    ) -> tuple[Tensor, MaskedSequence]:
         """The state of every position after the final norm, (B, 1 + L, D).
 
         Args:
             item_ids: (B, L) int64 rows of the item table, oldest to newest.
             key_mask: (B, L) bool, True on real clicks; padding may be on either side.
+            clock: of an encoder that reads time.
         """
-        x, sequence = self.embed(item_ids, key_mask)
+        x, sequence = self.embed(item_ids, key_mask, clock)
         for block in self._blocks():
             x = block.fused(x, sequence)
         return sequence_mask(self.final_norm(x), sequence.query_mask, "mul"), sequence
 
-    def encode(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The user embedding after the newest click, and the weights of the positions behind it.
 
         From item_ids and key_mask (B, L) to embeddings (B, D), and the last block's weights
         averaged by the pooling, (B, H, 1 + L), whose rows sum to 1. With pooling `newest` the last
-        block computes the newest position only.
+        block computes the newest position only. An encoder that reads time needs `times` (B, L), in
+        int64 seconds; `asked` (B,) is the time of asking, by default that of the newest click.
         """
-        x, sequence = self.embed(item_ids, key_mask)
+        x, sequence = self.embed(item_ids, key_mask, self._clock(times, asked, key_mask))
         *earlier, last = self._blocks()
         for block in earlier:
             x, _ = block.forward(x, sequence, None)
@@ -343,13 +423,19 @@ class UserEncoder(nn.Module):
         embedding, shares = self.pool(self.final_norm(x), sequence.key_mask)  # (B, D), (B, 1 + L)
         return embedding, (shares[:, None, None, :] @ weights).squeeze(2)
 
-    def encode_full(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_full(
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The user embedding with the weights of every block at every position.
 
         From item_ids and key_mask (B, L) to embeddings (B, D) and weights
-        (B, blocks, H, 1 + L, 1 + L). Rows of padded queries are 0.
+        (B, blocks, H, 1 + L, 1 + L). Rows of padded queries are 0. Times are as for `encode`.
         """
-        x, sequence = self.embed(item_ids, key_mask)
+        x, sequence = self.embed(item_ids, key_mask, self._clock(times, asked, key_mask))
         per_block = []
         for block in self._blocks():
             x, weights = block.forward(x, sequence, None)
@@ -366,20 +452,31 @@ class UserEncoder(nn.Module):
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
 
+    def _clock(self, times: Tensor | None, asked: Tensor | None, key_mask: Tensor) -> Clock | None:
+        if self.config.time == "none" or times is None:
+            return None
+        return Clock.at_newest(times, asked, key_mask)
+
     def score(
-        self, item_ids: Tensor, key_mask: Tensor, candidate_ids: Tensor
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        candidate_ids: Tensor,
+        times: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores candidates by source-target attention.
 
         From item_ids and key_mask (B, L) and candidate_ids (B, N) to scores (B, N) and weights
-        (B, N, H, L).
+        (B, N, H, L). Times are as for `encode`.
 
         Raises:
             ValueError: the architecture is not `source_target`.
         """
         if self.candidates is None:
             raise ValueError("scores by attention need attention = 'source_target'")
-        states, sequence = self.states(item_ids, key_mask)
+        clock = self._clock(times, asked, key_mask)
+        states, sequence = self.states(item_ids, key_mask, clock)
         user = self._read(states, sequence).unsqueeze(1)  # (B, 1, D)
         embedded = self.item_embedding(candidate_ids)  # (B, N, D)
         mask = key_mask[:, None, None, :]

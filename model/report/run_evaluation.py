@@ -1,7 +1,7 @@
 """Evaluates a run on its test cases: the encoder against the baselines and another run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.clicks.histories import Cases, Int, Split
@@ -32,6 +32,7 @@ from model.training.run import (
 )
 from model.training.train import load_encoder
 
+TIME_KNOWN = "encoder, time of asking known"
 HEADLINE = "NDCG@10"  # decides which baseline is the best
 BREAKDOWN_KS = (1, 10)
 KNN_ITEMS = 20_000  # item-kNN stores n_items^2 numbers, 1.6 GB at this size
@@ -74,7 +75,8 @@ class RunEvaluation:
     data: DataFact
     training_users: int
     training_clicks: int
-    encoder: Evaluation
+    encoder: Evaluation  # asked at the newest click's time, where it reads time
+    time_known: Evaluation | None  # asked at the target's time; only where it reads time
     baselines: list[ComparedScorer]
     by_history_length: list[Group]
     by_target_clicks: list[Group]  # clicks on the target in training
@@ -89,8 +91,9 @@ class RunEvaluation:
 
     @property
     def scorers(self) -> list[Evaluation]:
-        """The baselines, then the encoder."""
-        return [*(other.evaluation for other in self.baselines), self.encoder]
+        """The baselines, then the encoder, in both ways where it reads time."""
+        baselines = [other.evaluation for other in self.baselines]
+        return [*baselines, self.encoder, *([self.time_known] if self.time_known else [])]
 
 
 def evaluate_run(
@@ -129,6 +132,7 @@ def evaluate_run(
         training_users=len(split.train),
         training_clicks=len(split.train.items),
         encoder=encoder,
+        time_known=evaluate_at_target_times(run, cases),
         baselines=baselines,
         by_history_length=groups(encoder, best, lengths, LENGTH_EDGES),
         by_target_clicks=groups(encoder, best, clicks, CLICK_EDGES),
@@ -187,6 +191,13 @@ def evaluate_encoder(run: Path, cases: Cases) -> Evaluation:
     recipe = read_run_recipe(run)
     encoder = load_encoder(recipe.encoder, len(read_item_ids(run)), run)
     return evaluate_scorer(EncoderScorer(encoder), cases, recipe.data.remove_seen)
+
+
+def evaluate_at_target_times(run: Path, cases: Cases) -> Evaluation | None:
+    """The encoder where it knows when the target is clicked; None if it does not read time."""
+    if read_run_recipe(run).encoder.time == "none":
+        return None
+    return replace(evaluate_encoder(run, cases.at_their_times()), name=TIME_KNOWN)
 
 
 def fitted_baselines(split: Split) -> list[Scorer]:

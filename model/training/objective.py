@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network.encoder import UserEncoder, take
+from model.network.time import Clock
 from model.training.next_click_loss import next_click_loss, sampled_next_click_loss
 from model.training.windows import WindowBatch
 
@@ -26,7 +27,10 @@ def objective(
     whole catalogue if that is 0. A source-target encoder has a second term: at one random position
     of every window it tells the next click from other candidates, `n_candidates` in all.
     """
-    states, sequence = encoder.states(batch.item_ids, batch.key_mask)
+    clock = None
+    if batch.times is not None and batch.gaps is not None:
+        clock = Clock.at_targets(batch.times, batch.gaps, batch.key_mask)
+    states, sequence = encoder.states(batch.item_ids, batch.key_mask, clock)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
     items = encoder.item_embedding.weight[: encoder.n_items]
     predictions, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]  # (T, D)

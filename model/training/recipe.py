@@ -84,6 +84,7 @@ class TrainingRecipe(_Strict):
     max_batch_tokens: int = Field(16_384, ge=1)  # padded positions per batch
     max_batch: int = Field(1024, ge=1)  # windows per batch
     unknown_rate: float = Field(0.01, ge=0, lt=1)  # clicks replaced by "unknown", to train its row
+    asked_rate: float = Field(0.5, ge=0, le=1)  # positions that know the time of their target
     windows: Literal["all", "newest"] = "all"  # of each history
     negatives: int = Field(0, ge=0)  # in the loss; 0 = the whole catalogue
     share_negatives: bool = True  # within a batch; otherwise every position draws its own

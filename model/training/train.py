@@ -64,7 +64,7 @@ class NextClick(L.LightningModule):
         shown = batch.item_ids
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
-        batch = dataclasses.replace(batch, item_ids=shown)
+        batch = dataclasses.replace(batch, item_ids=shown, gaps=self._asked(batch))
         loss = objective(
             self.encoder,
             batch,
@@ -74,6 +74,13 @@ class NextClick(L.LightningModule):
         )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(shown), sync_dist=True)
         return loss
+
+    def _asked(self, batch: WindowBatch) -> Tensor | None:
+        """The time of asking, of some positions alone: the encoder serves with it and without."""
+        if batch.gaps is None:
+            return None
+        known = torch.rand(batch.gaps.shape, device=batch.gaps.device) < self.recipe.asked_rate
+        return batch.gaps.masked_fill(~known, 0.0)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002  # Lightning passes it
         """Ranks all validation cases in one step, in every process.
@@ -161,7 +168,10 @@ def train_encoder(
     torch.manual_seed(training.seed)
     encoder = UserEncoder(recipe.encoder, split.train.n_items)
     windows = Windows(
-        split.train, recipe.encoder.max_length, newest_only=training.windows == "newest"
+        split.train,
+        recipe.encoder.max_length,
+        newest_only=training.windows == "newest",
+        timed=recipe.encoder.time != "none",
     )
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed

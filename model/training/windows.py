@@ -21,10 +21,13 @@ class WindowBatch:
     key_mask: Tensor  # (B, L) bool
     targets: Tensor  # (B, 1 + L) int64, the next item
     target_mask: Tensor  # (B, 1 + L) bool, True where there is a target
+    times: Tensor | None = None  # (B, L) int64 seconds, of encoders that read time
+    gaps: Tensor | None = None  # (B, 1 + L) float32 seconds from each position to its asking
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on a device."""
-        return WindowBatch(*(tensor.to(device) for tensor in vars(self).values()))
+        given = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return WindowBatch(**{name: tensor.to(device) for name, tensor in given.items()})
 
 
 class Windows(Dataset[WindowBatch]):
@@ -39,9 +42,21 @@ class Windows(Dataset[WindowBatch]):
         histories: the training clicks.
         max_length: the largest number of clicks that the encoder reads.
         newest_only: whether to use only the newest window of each history.
+        timed: whether the encoder reads time.
+
+    Raises:
+        DataError: it does, and the clicks have no times.
     """
 
-    def __init__(self, histories: Histories, max_length: int, *, newest_only: bool = False) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        max_length: int,
+        *,
+        newest_only: bool = False,
+        timed: bool = False,
+    ) -> None:
+        self._seconds = torch.from_numpy(histories.seconds) if timed else None
         self._items = torch.from_numpy(histories.items.astype(np.int64))
         self._n_items = histories.n_items
         self.starts, self.lengths, self.oldest = _cut(
@@ -66,7 +81,18 @@ class Windows(Dataset[WindowBatch]):
             torch.from_numpy(key_mask),
             targets,
             torch.from_numpy(target_mask) & known,
+            *self._times(where),
         )
+
+    def _times(self, where: Int) -> tuple[Tensor, Tensor] | tuple[()]:
+        """Times of the clicks, and seconds from each position to its target."""
+        if self._seconds is None:
+            return ()
+        targets = self._seconds[torch.from_numpy(where)]  # (B, 1 + L)
+        times = targets[:, :-1]  # (B, L)
+        # A start token is as old as the first click.
+        own = torch.cat((targets[:, :1], times), dim=1)
+        return times.contiguous(), (targets - own).clamp_min(0).float()
 
 
 def _cut(offsets: Int, max_length: int, *, newest_only: bool) -> tuple[Int, Int, NDArray[np.bool_]]:

@@ -79,10 +79,11 @@ class InputFact(TensorFact):
     """A graph's input, and which part of a batch the engine feeds into it.
 
     `clicks.item_id` is the column `item_id` of the clicks, (B, L); `clicks.mask` is True on real
-    clicks, (B, L); `candidates.item_id` is that column of the candidates, (B, N).
+    clicks, (B, L); `candidates.item_id` is that column of the candidates, (B, N); `query.time` is
+    the time of asking, (B,).
     """
 
-    carries: str = Field(pattern=r"^(clicks|candidates)\.[a-z][a-z0-9_]*$")
+    carries: str = Field(pattern=r"^(clicks|candidates|query)\.[a-z][a-z0-9_]*$")
 
 
 class GraphFact(_Strict):
@@ -109,6 +110,7 @@ class Architecture(_Strict):
     normalisation: Literal["softmax", "weighted_softmax"]
     pooling: Literal["newest", "mean", "additive"]
     positions: Literal["learned", "rotary", "none"]
+    time: Literal["none", "gaps", "buckets", "power", "rotary"] = "none"
     width: int = Field(ge=1)
     blocks: int = Field(ge=1)
     norm: Literal["pre", "post"]
@@ -165,6 +167,7 @@ class GoldenPair(_Strict):
     history: list[ItemId]
     user_embedding: list[float]
     columns: dict[str, list[float]] = {}  # further columns of the clicks; 0 where one is absent
+    now: float | None = None  # time of asking; None: that of the newest click
 
 
 class Golden(_Strict):
@@ -180,6 +183,7 @@ class EvaluationCase(_Strict):
     history: list[ItemId]
     candidates: list[ItemId] = Field(min_length=2)  # the first was clicked, the others were not
     columns: dict[str, list[float]] = {}  # as in a golden pair
+    now: float | None = None
 
 
 class Evaluation(_Strict):

@@ -92,7 +92,7 @@ class Answers:
             values = sum(len(rows) * history.length for history, rows in pairs)
             self._refuse_values(values * self._architecture.heads)
         inputs = [
-            Input(history.clicks, history.length, {ITEM_ID: piece})
+            history.with_candidates({ITEM_ID: piece})
             for history, rows in zip(histories, candidates, strict=True)
             for piece in pieces_of(rows)
         ]

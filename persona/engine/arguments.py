@@ -5,25 +5,52 @@ from typing import Any
 
 import numpy as np
 
-from persona.contract import ITEM_ID, InvalidRequest, ItemId
+from persona.contract import (
+    ITEM_ID,
+    TIME,
+    Embeddings,
+    InvalidRequest,
+    ItemId,
+    Query,
+    Recommendations,
+    Scores,
+    UnknownItems,
+)
 from persona.results import History
 
 
-def columns(
+def query_of(
     histories: Iterable[History],
-) -> tuple[list[ItemId | None], dict[str, list[list[ItemId]]]]:
-    """The ids of histories, and their clicks as columns."""
+    want: Embeddings | Scores | Recommendations,
+    model: str | None,
+    version: str | None,
+    unknown_items: UnknownItems,
+) -> tuple[list[ItemId | None], Query]:
+    """The ids of histories, and the query of their clicks."""
     ids: list[Any] = []
-    clicks: list[list[ItemId]] = []
+    items: list[list[ItemId]] = []
+    times: list[Any] = []
+    now: list[Any] = []
     for number, history in enumerate(histories):
-        items: Any = history
-        if isinstance(history, Mapping):
-            ids.append(history.get("id"))
-            items = history.get("items")
-        else:
-            ids.append(None)
-        clicks.append(_items(items, number))
-    return ids, {ITEM_ID: clicks}
+        fields = history if isinstance(history, Mapping) else {"items": history}
+        ids.append(fields.get("id"))
+        items.append(_items(fields.get("items"), number))
+        times.append(fields.get("times"))
+        now.append(fields.get("now"))
+    clicks: dict[str, list[list[Any]]] = {ITEM_ID: items}
+    if any(one is not None for one in times):
+        clicks[TIME] = [_times(one, number) for number, one in enumerate(times)]
+    return ids, Query(clicks, want, model, version, unknown_items, now=now)
+
+
+def _times(times: Any, number: int) -> list[Any]:
+    if isinstance(times, np.ndarray):
+        times = times.tolist()
+    if not isinstance(times, Sequence | None) or isinstance(times, str):
+        kind = type(times).__name__
+        message = f"history {number}: its times are a {kind}, not a list of seconds"
+        raise InvalidRequest(message, history=number)
+    return list(times or ())
 
 
 def _items(items: Any, number: int) -> list[ItemId]:

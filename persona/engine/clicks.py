@@ -7,10 +7,10 @@ from typing import Any
 
 from persona.artifact import Artifact, ArtifactError
 from persona.artifact.catalogue import Catalogue
-from persona.contract import ITEM_ID, InvalidRequest, ItemId, Query, Result, UnknownItems
+from persona.contract import ITEM_ID, TIME, InvalidRequest, ItemId, Query, Result, UnknownItems
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
-from persona.engine.session import CLICKS, MASK, Input
+from persona.engine.session import CLICKS, MASK, QUERY, Input
 
 STEP = 8  # histories: 1 ms, if they are long
 
@@ -45,30 +45,37 @@ class ClickReader:
         self._limits = limits
         self.typecodes = _typecodes(artifact)
         self._others = [column for column in self.typecodes if column != ITEM_ID]
+        self._reads_now = f"{QUERY}.{TIME}" in _carried(artifact)
 
     def read(self, query: Query) -> list[UsedClicks]:
         """The used clicks of each history.
 
         Raises:
-            InvalidRequest: a column is missing or not known, a limit is passed, or an item is
-                unknown and `unknown_items` is "error".
+            InvalidRequest: a column has not one value for each click, a limit is passed, or an item
+                is unknown and `unknown_items` is "error".
         """
         self._check(query.clicks)
-        return self._read(query, range(len(query.clicks[ITEM_ID])))
+        return self.used(query, range(len(query.clicks[ITEM_ID])))
 
     def steps(self, query: Query) -> Iterator[list[UsedClicks]]:
         """The same, few histories at a time."""
         self._check(query.clicks)
         n = len(query.clicks[ITEM_ID])
         for start in range(0, n, STEP):
-            yield self._read(query, range(start, min(start + STEP, n)))
+            yield self.used(query, range(start, min(start + STEP, n)))
 
-    def _read(self, query: Query, numbers: range) -> list[UsedClicks]:
+    def used(self, query: Query, numbers: range) -> list[UsedClicks]:
+        """The used clicks of some histories, whose number is not checked."""
         if query.unknown_items == "token":
-            return [self.newest(query.clicks, number) for number in numbers]
-        return [self._newest_known(query.clicks, n, query.unknown_items) for n in numbers]
+            found = [self._newest(query.clicks, number) for number in numbers]
+        else:
+            found = [self._newest_known(query.clicks, n, query.unknown_items) for n in numbers]
+        if self._reads_now:
+            for number, used in zip(numbers, found, strict=True):
+                used.now = _now(query, number, used)
+        return found
 
-    def newest(self, clicks: Clicks, number: int) -> UsedClicks:
+    def _newest(self, clicks: Clicks, number: int) -> UsedClicks:
         """The newest `max_length` clicks of a history; unknown items have the unknown row."""
         items = self._items(clicks, number)
         length = min(len(items), self._max_length)
@@ -78,8 +85,7 @@ class ClickReader:
         rows = self._catalogue.rows(items)
         columns: dict[str, array[Any]] = {ITEM_ID: rows}
         for column in self._others:
-            values = clicks[column][number][truncated:]
-            columns[column] = array(self.typecodes[column], values)
+            columns[column] = self._values(clicks, column, number)[truncated:]
         unknown = rows.count(self._catalogue.n_items)
         return UsedClicks(columns, length, items=items, truncated=truncated, unknown=unknown)
 
@@ -95,7 +101,7 @@ class ClickReader:
         used = known[-self._max_length :]
         columns: dict[str, array[Any]] = {ITEM_ID: array("q", [rows[at] for at in used])}
         for column in self._others:
-            values = clicks[column][number]
+            values = self._values(clicks, column, number)
             columns[column] = array(self.typecodes[column], [values[at] for at in used])
         return UsedClicks(
             columns,
@@ -112,17 +118,53 @@ class ClickReader:
             refuse_more(f"history {number}", len(items), limit, "items", history=number)
         return items
 
-    def _check(self, clicks: Clicks) -> None:
-        if clicks.keys() != self.typecodes.keys():
+    def _values(self, clicks: Clicks, column: str, number: int) -> "array[Any]":
+        """A column of a history, of which the items are counted."""
+        values = clicks[column][number] if column in clicks else ()
+        n_items = len(clicks[ITEM_ID][number])
+        if len(values) != n_items:
             raise InvalidRequest(
-                f"model '{self._name}' reads the columns {', '.join(self.typecodes)} of a click, "
-                f"the request has {', '.join(clicks) or 'none'}"
+                f"history {number} has {n_items:,} items and {len(values):,} values of '{column}', "
+                f"which model '{self._name}' reads of every click",
+                history=number,
             )
-        histories = clicks[ITEM_ID]
-        refuse_more("the request", len(histories), self._limits.max_histories, "histories")
+        typecode = self.typecodes[column]
+        try:
+            # Seconds may come with a fraction where whole ones are read.
+            return array(typecode, map(int, values) if typecode == "q" else values)
+        except (OverflowError, TypeError, ValueError):
+            message = f"history {number}: a value of '{column}' is no number in range"
+            raise InvalidRequest(message, history=number) from None
+
+    def _check(self, clicks: Clicks) -> None:
+        """What a model does not read is ignored: another version of it may read more."""
+        if ITEM_ID not in clicks:
+            raise InvalidRequest(f"the request has no column '{ITEM_ID}' of clicks")
+        n = len(clicks[ITEM_ID])
+        refuse_more("the request", n, self._limits.max_histories, "histories")
         for column in self._others:
-            if list(map(len, clicks[column])) != list(map(len, histories)):
-                raise InvalidRequest(f"column '{column}' has not one value for each click")
+            if column in clicks and len(clicks[column]) != n:
+                found = len(clicks[column])
+                raise InvalidRequest(f"column '{column}' is of {found:,} histories, not of {n:,}")
+
+
+def _now(query: Query, number: int, used: UsedClicks) -> int:
+    """When a history is asked about: as it says, or at its newest used click."""
+    now = query.now[number] if query.now else None
+    if now is not None:
+        try:
+            return array("q", [int(now)])[0]
+        except (OverflowError, TypeError, ValueError):
+            message = f"history {number}: the time of asking is no number in range"
+            raise InvalidRequest(message, history=number) from None
+    times = used.clicks.get(TIME, ())
+    return times[-1] if times else 0
+
+
+def _carried(artifact: Artifact) -> set[str]:
+    """What the inputs of the graphs carry."""
+    graphs = artifact.manifest.graphs.values()
+    return {tensor.carries for graph in graphs for tensor in graph.inputs}
 
 
 def _typecodes(artifact: Artifact) -> dict[str, str]:

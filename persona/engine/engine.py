@@ -23,7 +23,7 @@ from persona.contract import (
     Scores,
     UnknownItems,
 )
-from persona.engine.arguments import columns, lists, plain
+from persona.engine.arguments import lists, plain, query_of
 from persona.engine.batcher import RunStats
 from persona.engine.limits import Limits
 from persona.engine.model import Model
@@ -142,7 +142,9 @@ class Engine:
 
         Args:
             histories: each a sequence of item ids from the oldest to the newest click, or a
-                mapping `{"id": ..., "items": [...]}` whose id comes back with the result.
+                mapping `{"id": ..., "items": [...]}` whose id comes back with the result. For a
+                model that reads time it is a mapping with `times`, in seconds, and `now`, the time
+                of asking, where that is known.
             model: its name; by default the default model.
             version: of the model; by default the newest.
             attention: `pooled` for the weights that the embedding is read from, `full` for the
@@ -154,10 +156,10 @@ class Engine:
             ModelNotFound: no such model or version.
             InvalidRequest: a value is wrong; the message says where.
         """
-        ids, clicks = columns(histories)
         want = Embeddings(attention)
+        ids, query = query_of(histories, want, model, version, unknown_items)
         found = self.registry.find(model, version)
-        results = found.run(Query(clicks, want, model, version, unknown_items))
+        results = found.run(query)
         width = found.manifest.architecture.width
         embeddings = np.empty((len(ids), width), np.float32)
         for number, result in enumerate(results.histories):
@@ -181,9 +183,9 @@ class Engine:
         one has the score NaN. `attention` asks how much each click speaks for each candidate. All
         else is as for `encode`.
         """
-        ids, clicks = columns(histories)
-        want = Scores(lists(candidates, len(ids)), attention)
-        results = self.run(Query(clicks, want, model, version, unknown_items))
+        want = Scores(lists(candidates, len(histories)), attention)
+        ids, query = query_of(histories, want, model, version, unknown_items)
+        results = self.run(query)
         users = [_scored_user(*pair) for pair in zip(ids, results.histories, strict=True)]
         return Scored(results.model, results.version, users)
 
@@ -215,7 +217,6 @@ class Engine:
             version: of the model.
             unknown_items: `error` also refuses unknown items in `allowed` and `denied`.
         """
-        ids, clicks = columns(histories)
         want = Recommendations(
             k,
             exclude_seen=exclude_seen,
@@ -224,7 +225,8 @@ class Engine:
             reasons=with_reasons,
             exact=exact,
         )
-        results = self.run(Query(clicks, want, model, version, unknown_items))
+        ids, query = query_of(histories, want, model, version, unknown_items)
+        results = self.run(query)
         users = [_recommended_user(*pair) for pair in zip(ids, results.histories, strict=True)]
         return Recommended(results.model, results.version, users, results.recall)
 

@@ -179,7 +179,8 @@ class Model:
         reciprocal_ranks = []
         for start in range(0, len(evaluation.cases), CASES_AT_ONCE):
             cases = evaluation.cases[start : start + CASES_AT_ONCE]
-            query = Query(self._columns(cases), Scores([case.candidates for case in cases]))
+            want = Scores([case.candidates for case in cases])
+            query = Query(self._columns(cases), want, now=[case.now for case in cases])
             for result in self._answer(query, _unreported).histories:
                 scores = np.asarray(result.scores, np.float32)
                 clicked, *others = np.nan_to_num(scores, nan=-np.inf).tolist()
@@ -200,9 +201,8 @@ class Model:
     def _prove(self) -> None:
         """Replays the golden pairs through every graph that gives embeddings."""
         golden = self.artifact.golden
-        clicks = self._columns(golden.pairs)
-        numbers = range(len(golden.pairs))
-        self._golden_inputs = [self._reader.newest(clicks, number) for number in numbers]
+        query = Query(self._columns(golden.pairs), now=[pair.now for pair in golden.pairs])
+        self._golden_inputs = self._reader.used(query, range(len(golden.pairs)))
         expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
         for graph in self.manifest.graphs.keys() - {"score"}:
             outputs = self._run_or_raise(graph, self._golden_inputs)
@@ -241,7 +241,8 @@ class Model:
                     column: array(typecode, [0] * length)
                     for column, typecode in self._reader.typecodes.items()
                 }
-                one = Input(columns, length, {ITEM_ID: array("q", [0] * n_candidates)})
+                candidates = {ITEM_ID: array("q", [0] * n_candidates)}
+                one = Input(columns, length, candidates=candidates)
                 self._run_or_raise(graph, [one] * batch)
 
     def _run_or_raise(self, graph: GraphName, inputs: Sequence[Input]) -> list[Output]:

@@ -142,7 +142,7 @@ class Recommender:
         limit = self._limits.max_scores
         refuse_more("the search", len(histories) * len(every), limit, "scores", "allowed")
         inputs = [
-            Input(history.clicks, history.length, {ITEM_ID: piece})
+            history.with_candidates({ITEM_ID: piece})
             for history in histories
             for piece in pieces_of(array("q", every.tobytes()))
         ]
@@ -161,7 +161,7 @@ class Recommender:
     def _shares(self, history: UsedClicks, rows: Rows, result: Result) -> Plan[None]:
         """The attention of each recommended item, mean over the heads."""
         pieces = pieces_of(array("q", rows.tobytes()))
-        inputs = [Input(history.clicks, history.length, {ITEM_ID: piece}) for piece in pieces]
+        inputs = [history.with_candidates({ITEM_ID: piece}) for piece in pieces]
         outputs = yield Step("score", inputs, _tokens(inputs))
         weights = [one["candidate_attention"][..., : history.length].mean(1) for one in outputs]
         nothing = np.empty((0, history.length), np.float32)
@@ -256,7 +256,7 @@ def _without(history: UsedClicks, clicks: Container[int]) -> Input:
         column: array(values.typecode, [values[click] for click in kept])
         for column, values in history.clicks.items()
     }
-    return Input(columns, len(kept))
+    return Input(columns, len(kept), history.now)
 
 
 def _tokens(inputs: Sequence[Input]) -> list[int]:

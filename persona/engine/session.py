@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from persona.engine.padding import key_mask, pad
 Column = Mapping[str, "array[Any]"]  # the values of one history's clicks, by column
 Output = Mapping[str, Floats]  # what a graph says of one history, padding included, by its names
 
-CLICKS, CANDIDATES, MASK = "clicks", "candidates", "mask"
+CLICKS, CANDIDATES, QUERY, MASK = "clicks", "candidates", "query", "mask"
 
 
 @dataclass(slots=True)
@@ -26,14 +27,19 @@ class Input:
 
     clicks: Column
     length: int  # clicks
+    now: int = 0  # time of asking, for the graphs that read it
     candidates: Column = field(default_factory=dict)
+
+    def with_candidates(self, candidates: Column) -> "Input":
+        """The same history, and candidates."""
+        return Input(self.clicks, self.length, self.now, candidates)
 
 
 class _Feed(NamedTuple):
     """An input of a graph, and what the batch feeds into it."""
 
     name: str
-    part: str  # CLICKS or CANDIDATES
+    part: str  # CLICKS, CANDIDATES or QUERY
     column: str  # or MASK
 
 
@@ -79,6 +85,8 @@ class Session:
 
 
 def _values(feed: _Feed, inputs: Sequence[Input], lengths: Sequence[int]) -> NDArray[Any]:
+    if feed.part == QUERY:
+        return np.array([one.now for one in inputs], np.int64)  # (B,)
     if feed.part == CANDIDATES:
         return pad([one.candidates[feed.column] for one in inputs])  # (B, N)
     if feed.column == MASK:

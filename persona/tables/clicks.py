@@ -50,6 +50,14 @@ class ClickTable(Table):
         """Whether the clicks have a time."""
         return self._time is not None
 
+    @property
+    def time_unit_s(self) -> float:
+        """Seconds in a unit of the times; numbers are taken as seconds."""
+        kind = self._types[self._time] if self._types and self._time is not None else None
+        if kind is None or not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+            return 1.0
+        return 1e-9 if getattr(kind, "unit", "") == "ns" else 1e-6
+
     def __iter__(self) -> Iterator[Batch | Reject]:
         self.fraction_read = 0.0
         yield from self.rejects()

@@ -98,7 +98,12 @@ def test_what_is_truncated_or_dropped_leaves_every_column(timed: Engine) -> None
 
 
 def test_a_column_that_is_missing_or_too_short_is_refused(timed: Engine) -> None:
-    with pytest.raises(InvalidRequest, match="reads the columns item_id, time of a click"):
-        timed.encode([["item 1"]])
-    with pytest.raises(InvalidRequest, match="column 'time' has not one value for each click"):
+    with pytest.raises(InvalidRequest, match="history 1 has 1 items and 0 values of 'time'") as bad:
+        timed.encode([[], ["item 1"]])
+    assert bad.value.history == 1
+    with pytest.raises(InvalidRequest, match="history 0 has 2 items and 1 values of 'time', which"):
         sums(timed, [["item 1", "item 2"]], [[1.0]])
+    with pytest.raises(InvalidRequest, match="column 'time' is of 2 histories, not of 1"):
+        sums(timed, [["item 1"]], [[1.0], []])
+    with pytest.raises(InvalidRequest, match="history 0: a value of 'time' is no number in range"):
+        sums(timed, [["item 1"]], [["noon"]])  # type: ignore[list-item]  # the point

@@ -95,10 +95,14 @@ def test_unknown_models_and_versions_are_named(engine: Engine) -> None:
         engine.encode([[]], version="9")
 
 
-def test_a_query_needs_the_columns_that_the_model_reads(engine: Engine) -> None:
+def test_columns_that_a_model_does_not_read_are_ignored(engine: Engine) -> None:
+    """Versions share requests: one may read time, and the other not."""
     clicks: dict[str, list[list[str | float]]] = {ITEM_ID: [["item 1"]], "time": [[1.5]]}
-    with pytest.raises(InvalidRequest, match="reads the columns item_id of a click"):
-        engine.run(Query(clicks))
+    more = engine.run(Query(clicks, now=[2.5])).histories[0].embedding
+    plain = engine.run(Query({ITEM_ID: [["item 1"]]})).histories[0].embedding
+    np.testing.assert_array_equal(more, plain)
+    with pytest.raises(InvalidRequest, match="the request has no column 'item_id' of clicks"):
+        engine.run(Query({}))
 
 
 def test_submitted_queries_are_answered_together_on_the_loop(engine: Engine) -> None:

@@ -228,7 +228,7 @@ def test_empty_histories_train_and_serve_finitely_in_every_precision(
         ({"heads": -2}, "heads is -2, at least 1"),
         ({"dropout": 1.5}, "dropout is 1.5, at least 0 and below 1"),
         ({"positions": "rotary", "similarity": "additive"}, "rotary positions need a product"),
-        ({"positions": "rotary", "width": 6, "heads": 2}, "even head width, 3"),
+        ({"positions": "rotary", "width": 6, "heads": 2}, "head width that 2 divides, not 3"),
     ],
     ids=[
         "unknown choice",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from persona.contract import (
     ITEM_ID,
+    TIME,
     Embeddings,
     InvalidRequest,
     ItemId,
@@ -31,6 +32,7 @@ from service.protocols.structure import Structure
 from service.settings import Settings
 
 Body = TypeVar("Body", bound=BaseModel)
+Want = Embeddings | Scores | Recommendations
 
 
 def parse(adapter: TypeAdapter[Body], raw: bytes) -> Body:
@@ -50,22 +52,15 @@ def structure_of(settings: Settings) -> Structure:
     histories = settings.max_histories
     fields = 16  # of the request itself, and to spare
     return Structure(
-        values=settings.max_items + 4 * histories + fields,
-        fields=2 * histories + fields,  # "id" and "items"
-        containers=3 * histories + fields,  # a history, its items, its candidates
+        values=settings.max_items + 6 * histories + fields,  # times count as items do
+        fields=4 * histories + fields,  # "id", "items", "times" and "now"
+        containers=4 * histories + fields,  # a history, its items, its times, its candidates
     )
 
 
 def encode_query(body: EncodeRequest) -> Query:
     """The query of `POST /v1/encode`."""
-    return Query(
-        {ITEM_ID: _clicks(body)},
-        Embeddings(body.attention),
-        body.model,
-        body.version,
-        body.unknown_items,
-        _routing_key(body),
-    )
+    return _query(body, Embeddings(body.attention), _routing_key(body))
 
 
 def score_query(body: ScoreRequest) -> Query:
@@ -75,14 +70,7 @@ def score_query(body: ScoreRequest) -> Query:
     candidates: Sequence[Sequence[ItemId]] = lists
     if not has_own_lists(body):
         candidates = [shared] * len(body.histories)
-    return Query(
-        {ITEM_ID: _clicks(body)},
-        Scores(candidates, body.attention),
-        body.model,
-        body.version,
-        body.unknown_items,
-        _routing_key(body),
-    )
+    return _query(body, Scores(candidates, body.attention), _routing_key(body))
 
 
 def has_own_lists(body: ScoreRequest) -> bool:
@@ -100,7 +88,7 @@ def recommend_query(body: RecommendRequest) -> Query:
         reasons=body.with_reasons,
         exact=body.exact,
     )
-    return Query({ITEM_ID: _clicks(body)}, want, body.model, body.version, body.unknown_items)
+    return _query(body, want)
 
 
 def similar_query(body: SimilarRequest) -> Query:
@@ -138,17 +126,28 @@ def _routing_key(body: QueryBody) -> ItemId | None:
     return history.id if isinstance(history, NamedHistory) else None
 
 
-def _clicks(body: QueryBody) -> Sequence[Sequence[ItemId]]:
-    return [
-        history.items if isinstance(history, NamedHistory) else history
-        for history in body.histories
-    ]
+def _query(body: QueryBody, want: Want, routing_key: ItemId | None = None) -> Query:
+    histories = body.histories
+    clicks: dict[str, Sequence[Sequence[Any]]] = {
+        ITEM_ID: [one.items if isinstance(one, NamedHistory) else one for one in histories]
+    }
+    if times := _field_of_each(body, "times"):
+        clicks[TIME] = [one or () for one in times]
+    names = (body.model, body.version, body.unknown_items)
+    return Query(clicks, want, *names, routing_key, _field_of_each(body, "now"))
+
+
+def _field_of_each(body: QueryBody, field: str) -> list[Any]:
+    """A field of every history; nothing where none has it."""
+    found = [getattr(history, field, None) for history in body.histories]
+    return found if any(one is not None for one in found) else []
 
 
 _BODIES = (EncodeRequest, ScoreRequest, RecommendRequest, SimilarRequest, NamedHistory)
 _FIELDS = {field for body in _BODIES for field in body.model_fields}
 _OUT_OF_RANGE = {"greater_than_equal", "less_than"}
 _ID = "a string or an integer"
+_SECONDS = "seconds, a number of at most 2**53"
 _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     (): "an object",
     ("model",): "a string",
@@ -160,6 +159,9 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("histories", int, "id"): _ID,
     ("histories", int, "items"): "a list of item ids",
     ("histories", int, "items", int): _ID,
+    ("histories", int, "times"): "a list of seconds",
+    ("histories", int, "times", int): _SECONDS,
+    ("histories", int, "now"): _SECONDS,
     ("histories", int, int): _ID,
     ("candidates",): "a list of item ids or a list of such lists",
     ("candidates", int): _ID,
@@ -211,7 +213,7 @@ def _message(path: Path, kind: str, detail: Any) -> str:
     return f"{_in_words(path)}expected {expected}, got {_value(detail['input'])}"
 
 
-SINGULAR = {"candidates": "candidate", "items": "item"}
+SINGULAR = {"candidates": "candidate", "items": "item", "times": "time"}
 
 
 def _in_words(path: Path) -> str:
@@ -221,12 +223,12 @@ def _in_words(path: Path) -> str:
             return f"candidates of history {number}, candidate {candidate}: "
         case (("candidates" | "items" | "allowed" | "denied") as part, int(number)):
             return f"{SINGULAR.get(part, part)} {number}: "
-        case ("histories", int(number), int(item)) | ("histories", int(number), "items", int(item)):
+        case ("histories", int(number), int(item)):
             return f"history {number}, item {item}: "
-        case ("histories", int(number)):
-            return f"history {number}: "
+        case ("histories", int(number), ("items" | "times") as part, int(at)):
+            return f"history {number}, {SINGULAR[part]} {at}: "
         case ("histories", int(number), *rest):
-            return f"history {number}, {'.'.join(map(str, rest))}: "
+            return ", ".join([f"history {number}", *map(str, rest)]) + ": "
     return f"{'.'.join(map(str, path))}: " if path else ""
 
 

@@ -17,6 +17,7 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format
 # left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
+Seconds = Annotated[float, Field(gt=-(2**53), le=2**53, allow_inf_nan=False)]
 # Most lists hold strings alone: to try nothing else for each item first takes a fifth less time.
 _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
@@ -31,10 +32,17 @@ class _Strict(BaseModel):
 
 
 class NamedHistory(_Strict):
-    """A history with an id that comes back beside its result."""
+    """A history with an id that comes back beside its result, and what the model reads of time."""
 
     id: Id | None = None
     items: Annotated[Items, Field(description="oldest to newest")]
+    times: Annotated[
+        list[Seconds] | None,
+        Field(description="of the clicks; for models that read time", fail_fast=True),
+    ] = None
+    now: Annotated[
+        Seconds | None, Field(description="time of asking; default: that of the newest click")
+    ] = None
 
 
 History = Annotated[Items | NamedHistory, Field(union_mode="left_to_right")]
