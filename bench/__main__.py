@@ -26,6 +26,7 @@ from bench.reload import reload
 from bench.scoring import scoring
 from bench.secured import secured
 from bench.soak import soak
+from bench.times import time_cost, times
 from bench.tree import tests, tree
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
@@ -54,11 +55,12 @@ for serving in (
     reload,
     secured,
     house,
+    time_cost,
 ):
     app.command()(serving)
 for fault in (overload, kills, large, soak):
     app.command()(fault)
-for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
+for training in (msnbc_training, wikispeedia, ml1m, ablations, times, rectools, house_training):
     app.command()(training)
 
 

@@ -61,6 +61,11 @@ class Trained:
         """Ranks the test cases through PyTorch."""
         return self._ranked(self._scorer())
 
+    def evaluate_at_target_times(self) -> Evaluation:
+        """The same, each asked at the time of its target."""
+        cases = self.split.test.at_their_times()
+        return evaluate_scorer(self._scorer(), cases, self.recipe.data.remove_seen)
+
     def evaluate_served(self) -> Evaluation:
         """Exports the run, and ranks the test cases through ONNX Runtime."""
         root = self.run / "artifacts"

@@ -1,5 +1,6 @@
 """Real small things for the tests: a random encoder and the artifact exported from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def other_tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = Description("tiny", description="Another random encoder for tests.")
     write_artifact(random_encoder(TINY, len(TINY_ITEMS), seed=1), TINY_ITEMS, about, root)
     return root / "tiny" / "1"
+
+
+@pytest.fixture(scope="session")
+def timed_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder with one artifact, `timed`, of a random encoder that reads time."""
+    root = tmp_path_factory.mktemp("artifacts")
+    encoder = random_encoder(replace(TINY, time="gaps"), len(TINY_ITEMS))
+    write_artifact(encoder, TINY_ITEMS, Description("timed"), root)
+    return root
 
 
 @pytest.fixture(scope="session")

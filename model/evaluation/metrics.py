@@ -152,7 +152,12 @@ def compare(first: Int, second: Int, metric: str = "NDCG", k: int = 10) -> Compa
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} ranks cannot be paired with {len(second)}")
-    difference = Estimate.of(gains(first, metric, k) - gains(second, metric, k))
+    return compare_gains(gains(first, metric, k) - gains(second, metric, k))
+
+
+def compare_gains(differences: NDArray[np.float64]) -> Comparison:
+    """Compares by what each case gains, (cases,)."""
+    difference = Estimate.of(differences)
     if difference.mean == 0:
         return Comparison(difference, 1.0)
     if not difference.standard_error > 0:  # one case, or the same difference in each

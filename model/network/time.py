@@ -101,16 +101,20 @@ class TimeTable(nn.Module):
 
     def forward(self, seconds: Tensor) -> Tensor:
         """Seconds of at least 0 of any shape (...), to (..., width)."""
-        place = torch.log1p(seconds) * (1 / math.log(2))
+        # In double: libraries round a logarithm differently, and a norm enlarges the difference.
+        return self._read(torch.log(seconds.double() + 1))
+
+    def _read(self, logarithm: Tensor) -> Tensor:
+        place = logarithm * (1 / math.log(2))
         below = place.floor().clamp_max(KNOTS - 2)
         index = below.long()
-        low = F.embedding(index, self.time_embedding)
-        high = F.embedding(index + 1, self.time_embedding)
-        return torch.lerp(low, high, (place - below).unsqueeze(-1))
+        low: Tensor = F.embedding(index, self.time_embedding)
+        high: Tensor = F.embedding(index + 1, self.time_embedding)
+        return low + (high - low) * (place - below).float().unsqueeze(-1)
 
 
 class PowerLaw(nn.Module):
-    """A sum of a (1 + d)^-b, with an a and a b for each term and head; every a starts at 0."""
+    """Two terms a (1 + d)^-b, with an a and a b for each head; every a starts at 0."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -119,10 +123,10 @@ class PowerLaw(nn.Module):
 
     def forward(self, seconds: Tensor) -> Tensor:
         """Seconds of at least 0, (B, Lq, Lk), to biases (B, H, Lq, Lk)."""
-        place = torch.log1p(seconds).unsqueeze(1)  # (B, 1, Lq, Lk)
+        logarithm = torch.log(seconds + 1).unsqueeze(1)  # (B, 1, Lq, Lk)
         scales, exponents = self.scales[..., None, None], self.exponents.abs()[..., None, None]
-        terms = [a * torch.exp(-b * place) for a, b in zip(scales, exponents, strict=True)]
-        return torch.stack(terms).sum(0) if len(terms) > 2 else terms[0] + terms[1]
+        bias: Tensor = scales[0] * torch.exp(-exponents[0] * logarithm)
+        return bias + scales[1] * torch.exp(-exponents[1] * logarithm)
 
 
 class BucketBias(TimeTable):
@@ -130,7 +134,7 @@ class BucketBias(TimeTable):
 
     def forward(self, seconds: Tensor) -> Tensor:
         """Seconds of at least 0, (B, Lq, Lk), to biases (B, H, Lq, Lk)."""
-        return super().forward(seconds).permute(0, 3, 1, 2)
+        return self._read(torch.log(seconds + 1)).permute(0, 3, 1, 2)
 
 
 def time_bias(kind: TimeKind, heads: int) -> BucketBias | PowerLaw | None:

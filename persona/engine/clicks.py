@@ -54,12 +54,12 @@ class ClickReader:
             InvalidRequest: a column has not one value for each click, a limit is passed, or an item
                 is unknown and `unknown_items` is "error".
         """
-        self._check(query.clicks)
+        self._check(query)
         return self.used(query, range(len(query.clicks[ITEM_ID])))
 
     def steps(self, query: Query) -> Iterator[list[UsedClicks]]:
         """The same, few histories at a time."""
-        self._check(query.clicks)
+        self._check(query)
         n = len(query.clicks[ITEM_ID])
         for start in range(0, n, STEP):
             yield self.used(query, range(start, min(start + STEP, n)))
@@ -136,8 +136,9 @@ class ClickReader:
             message = f"history {number}: a value of '{column}' is no number in range"
             raise InvalidRequest(message, history=number) from None
 
-    def _check(self, clicks: Clicks) -> None:
+    def _check(self, query: Query) -> None:
         """What a model does not read is ignored: another version of it may read more."""
+        clicks = query.clicks
         if ITEM_ID not in clicks:
             raise InvalidRequest(f"the request has no column '{ITEM_ID}' of clicks")
         n = len(clicks[ITEM_ID])
@@ -146,6 +147,8 @@ class ClickReader:
             if column in clicks and len(clicks[column]) != n:
                 found = len(clicks[column])
                 raise InvalidRequest(f"column '{column}' is of {found:,} histories, not of {n:,}")
+        if query.now and len(query.now) != n:
+            raise InvalidRequest(f"times of asking are {len(query.now):,}, histories {n:,}")
 
 
 def _now(query: Query, number: int, used: UsedClicks) -> int:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from persona.contract import InvalidRequest
 
+Seconds = Annotated[float, Field(gt=-(2**53), le=2**53, allow_inf_nan=False)]
 Body = TypeVar("Body", bound=BaseModel)
 Place = list[str | int]
 # What is expected where a value may be of several kinds: by the field, at each depth of lists.

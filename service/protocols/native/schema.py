@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from persona.artifact.format import Architecture, Facts
 from persona.contract import AttentionDetail, UnknownItems
+from service.protocols.validation import Seconds
 
 # A response can echo 64 bits. fail_fast: one error is enough to refuse a body, and a body of
 # millions of wrong values would otherwise become millions of error objects.
@@ -17,7 +18,6 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format
 # left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
-Seconds = Annotated[float, Field(gt=-(2**53), le=2**53, allow_inf_nan=False)]
 # Most lists hold strings alone: to try nothing else for each item first takes a fifth less time.
 _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ItemId, Query
+from persona.contract import ITEM_ID, TIME, Embeddings, InvalidRequest, ItemId, Query
 from service.protocols.openai.schema import EmbeddingsRequest
 from service.protocols.structure import Structure
 from service.settings import Settings
@@ -19,14 +19,18 @@ def embeddings_query(body: EmbeddingsRequest, settings: Settings) -> Query:
         message = "dimensions: an embedding cannot be shortened; leave this field out"
         raise InvalidRequest(message, "dimensions")
     name, version = model_and_version(body.model)
-    clicks = {ITEM_ID: _histories(body, settings)}
-    return Query(clicks, Embeddings(body.attention), name, version, body.unknown_items)
+    clicks: dict[str, Sequence[Sequence[Any]]] = {ITEM_ID: _histories(body, settings)}
+    if body.times is not None:
+        clicks[TIME] = body.times
+    want = Embeddings(body.attention)
+    return Query(clicks, want, name, version, body.unknown_items, now=body.now or ())
 
 
 def structure_of(settings: Settings) -> Structure:
     """What a body of this protocol may consist of."""
     histories, fields = settings.max_histories, 16  # and to spare
-    return Structure(settings.max_items + histories + fields, fields, histories + fields)
+    values = settings.max_items + 3 * histories + fields  # times count as items do
+    return Structure(values, fields, 2 * histories + fields)
 
 
 def model_and_version(model: str) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from persona.contract import AttentionDetail, UnknownItems
 from service.protocols.native.schema import FullAttention, Id, Integer, PooledAttention
+from service.protocols.validation import Seconds
 
 # fail_fast and left_to_right: see native/schema.py.
 _Texts = Annotated[list[str], Field(fail_fast=True)]
@@ -43,6 +44,14 @@ class EmbeddingsRequest(BaseModel):
         UnknownItems,
         Field(description="Persona's own: encode as an unknown item, leave out, or refuse"),
     ] = "token"
+    times: Annotated[
+        list[Annotated[list[Seconds], Field(fail_fast=True)]] | None,
+        Field(description="Persona's own: seconds of the clicks, a list a history", fail_fast=True),
+    ] = None
+    now: Annotated[
+        list[Seconds | None] | None,
+        Field(description="Persona's own: time of asking, a history", fail_fast=True),
+    ] = None
 
 
 class Embedding(BaseModel):

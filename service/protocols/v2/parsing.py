@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from persona.contract import (
     ITEM_ID,
+    TIME,
     AttentionDetail,
     Embeddings,
     InvalidRequest,
@@ -26,6 +27,8 @@ from service.protocols.validation import shown, validate
 from service.settings import Settings
 
 ITEM_IDS, KEY_MASK, LENGTHS = "item_ids", "key_mask", "lengths"
+TIMES, ASKED = "times", "asked"  # of models that read time
+INPUTS = (ITEM_IDS, KEY_MASK, LENGTHS, TIMES, ASKED)
 EMBEDDING = "user_embedding"
 ATTENTION: Mapping[str, AttentionDetail] = {
     "attention_pooled": "pooled",
@@ -63,10 +66,10 @@ class Inference:
 
 
 def structure_of(settings: Settings) -> Structure:
-    """What the JSON of a body may consist of: ids and their mask, a list a history."""
+    """What the JSON of a body may consist of: ids, their mask and times, a list a history."""
     histories, fields = settings.max_histories, 16 * (MAX_TENSORS + 1)
-    values = 2 * (settings.max_items + histories) + fields
-    return Structure(values, fields, 2 * histories + fields)
+    values = 3 * (settings.max_items + histories) + fields
+    return Structure(values, fields, 3 * histories + fields)
 
 
 def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) -> Inference:
@@ -87,7 +90,10 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
         raise InvalidRequest(f"the request has {n:,} clicks, limit {settings.max_items:,}")
     items = _item_ids(clicks.values, body, model)
     ends = np.cumsum(clicks.counts, dtype=np.int64).tolist()
-    histories = [items[start:end] for start, end in pairwise([0, *ends])]
+    spans = list(pairwise([0, *ends]))
+    columns: dict[str, list[list[Any]]] = {ITEM_ID: [items[start:end] for start, end in spans]}
+    if (times := _times(inputs, clicks)) is not None:
+        columns[TIME] = [times[start:end] for start, end in spans]
     outputs = body.outputs or [RequestedOutput(name=EMBEDDING)]
     unknown_items = _unknown_items(body)
     attention = _attention(outputs)
@@ -95,19 +101,20 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
         raise InvalidRequest("attention weights of dropped clicks: ask for unknown_items 'token'")
     manifest = model.manifest
     query = Query(
-        {ITEM_ID: histories},
+        columns,
         Embeddings(attention),
         manifest.name,
         manifest.version,
         unknown_items,
+        now=_asked(inputs, len(spans)),
     )
     return Inference(body, clicks, outputs, query)
 
 
 def _clicks(inputs: Mapping[str, Values], max_histories: int) -> Clicks:
-    if unknown := inputs.keys() - {ITEM_IDS, KEY_MASK, LENGTHS}:
+    if unknown := inputs.keys() - set(INPUTS):
         names = ", ".join(sorted(name[:60] for name in unknown))
-        raise InvalidRequest(f"unknown inputs: {names}; known: {ITEM_IDS}, {KEY_MASK}, {LENGTHS}")
+        raise InvalidRequest(f"unknown inputs: {names}; known: {', '.join(INPUTS)}")
     if (values := inputs.get(ITEM_IDS)) is None:
         raise InvalidRequest(f"input '{ITEM_IDS}' is missing")
     if values.dtype == np.bool_:
@@ -124,6 +131,30 @@ def _clicks(inputs: Mapping[str, Values], max_histories: int) -> Clicks:
             f"or one axis and the input '{LENGTHS}'"
         )
     return _padded(values, inputs.get(KEY_MASK))
+
+
+def _times(inputs: Mapping[str, Values], clicks: Clicks) -> list[int] | None:
+    """Seconds of the clicks, one history behind the other."""
+    if (times := inputs.get(TIMES)) is None:
+        return None
+    shape = inputs[ITEM_IDS].shape
+    if times.dtype.kind != "i" or times.shape != shape:
+        raise InvalidRequest(
+            f"input '{TIMES}' must be INT64 of shape {list(shape)}, as '{ITEM_IDS}'"
+        )
+    of_clicks: list[int] = (times.ravel() if clicks.mask is None else times[clicks.mask]).tolist()
+    return of_clicks
+
+
+def _asked(inputs: Mapping[str, Values], n_histories: int) -> list[int]:
+    """When each history is asked about; nothing where the request does not say."""
+    asked = inputs.get(ASKED)
+    if asked is None:
+        return []
+    if asked.dtype.kind != "i" or asked.shape != (n_histories,):
+        raise InvalidRequest(f"input '{ASKED}' must be INT64 of shape [{n_histories}]")
+    seconds: list[int] = asked.tolist()
+    return seconds
 
 
 def _flat(values: Values, lengths: Values, inputs: Mapping[str, Values]) -> Clicks:

@@ -1,0 +1,185 @@
+"""What time is worth on MovieLens-100K, and what it costs the served encoder."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import torch
+import typer
+from numpy.typing import NDArray
+
+from bench.quality import DATA, RECIPES
+from bench.report import machine, table
+from bench.results import record, record_table
+from bench.trained import mean, seeded, trained
+from export.graphs import export_graphs
+from model.evaluation.metrics import Comparison, Evaluation, compare_gains, gains
+from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.time import TIME_KINDS, TimeKind
+from model.training.recipe import Recipe
+
+PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
+N_ITEMS = 1682
+TODAY = 1_700_000_000
+SHAPES = ((1, 110), (32, 110))
+ROUNDS = 9  # of both encoders in turn, of which the medians count
+ABOUT = (
+    "Leave-one-out, every film ranked except those seen, all with `recipes/ml-100k.toml` and its "
+    "`time` changed. *Unknown*: asked at the time of the newest click. *Known*: asked at the time "
+    "of the target. Differences to `none` are of the mean over seeds, paired by user."
+)
+
+
+def times(
+    *,
+    data: Annotated[Path, typer.Option(help="The ratings.")] = DATA / "ml-100k.tsv",
+    recipe: Annotated[Path, typer.Option(help="The recipe, with time.")] = RECIPES / "ml-100k.toml",
+    seeds: Annotated[int, typer.Option(help="Trainings, of the seeds 0, 1, ...", min=1)] = 5,
+    kinds: Annotated[
+        str, typer.Option(help="Of time, with commas, to compare.  [default: the recipe's]")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(help="Only so many lines; keeps no figure.")] = None,
+) -> None:
+    """Train MovieLens-100K with time and without, and rank every film for everyone."""
+    of_recipe = seeded(recipe, 0, None).encoder.time
+    chosen = [kind for kind in TIME_KINDS if kind in {"none", of_recipe, *kinds.split(",")}]
+    found = {kind: _ranked(recipe, data, kind, seeds, limit) for kind in chosen}
+    text = _beside(found)
+    typer.echo(text)
+    if limit:
+        return
+    command = f"python -m bench times --seeds {seeds}" + (f" --kinds {kinds}" if kinds else "")
+    _record(found["none"][0], found[of_recipe], command)
+    about = f"{ABOUT} Written by `{command}` on {machine()}."
+    record_table("encoder_times", f"#### Time\n\n{about}\n\n{text}\n", [PAGE])
+
+
+def time_cost(
+    *,
+    recipe: Annotated[Path, typer.Option(help="The recipe, with time.")] = RECIPES / "ml-100k.toml",
+    kinds: Annotated[
+        str, typer.Option(help="Of time, with commas, to compare.  [default: the recipe's]")
+    ] = "",
+    keep: Annotated[bool, typer.Option(help="Keep the figures.")] = True,
+) -> None:
+    """Time the served encoder with time and without, in turn, on one thread."""
+    of_recipe = seeded(recipe, 0, None).encoder
+    chosen = [kind for kind in TIME_KINDS if kind in {of_recipe.time, *kinds.split(",")} - {"none"}]
+    rows, command = [], "python -m bench time-cost"
+    with tempfile.TemporaryDirectory() as folder:
+        plain = _session(of_recipe, "none", Path(folder))
+        for kind in chosen:
+            timed = _session(of_recipe, kind, Path(folder))
+            ratios = [_ratio(timed, plain, *shape) for shape in SHAPES]
+            rows.append([kind, *(f"{ratio:.2f}" for ratio in ratios)])
+            if keep and kind == of_recipe.time:
+                for (batch, length), ratio in zip(SHAPES, ratios, strict=True):
+                    record(f"time_cost_{batch}_{length}", round(ratio, 3), 1.25, command)
+    typer.echo(table(["encoding with over without", *map(str, SHAPES)], rows))
+
+
+def _session(config: EncoderConfig, kind: TimeKind, root: Path) -> onnxruntime.InferenceSession:
+    """The graph of embeddings, with random weights, on one thread."""
+    folder = root / kind
+    folder.mkdir()
+    torch.manual_seed(0)
+    encoder = UserEncoder(replace(config, time=kind), N_ITEMS).eval()
+    facts = export_graphs(encoder, folder)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(folder / facts["embedding"].file, options)
+
+
+def _ratio(
+    timed: onnxruntime.InferenceSession,
+    plain: onnxruntime.InferenceSession,
+    batch: int,
+    length: int,
+) -> float:
+    """The median of rounds in which both run in turn: what disturbs one, disturbs the other."""
+    rng = np.random.default_rng(0)
+    feeds = {
+        "item_ids": rng.integers(0, N_ITEMS, (batch, length)),
+        "key_mask": np.ones((batch, length), np.bool_),
+        "times": TODAY + np.exp(rng.uniform(0, 14, (batch, length))).astype(np.int64).cumsum(1),
+    }
+    feeds["asked"] = feeds["times"][:, -1] + 86_400
+    runs = max(3, 300 // batch)
+    seconds = [[_seconds(one, feeds, runs) for one in (timed, plain)] for _ in range(ROUNDS)]
+    return float(np.median([with_time / without for with_time, without in seconds]))
+
+
+def _seconds(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]], runs: int
+) -> float:
+    """Of the fastest of some runs."""
+    read = {one.name: feeds[one.name] for one in session.get_inputs()}
+    found = []
+    for _ in range(runs):
+        started = perf_counter()
+        session.run(["user_embedding"], read)
+        found.append(perf_counter() - started)
+    return min(found)
+
+
+def _ranked(
+    recipe: Path, data: Path, kind: TimeKind, seeds: int, limit: int | None
+) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The test ranks of every seed, the time of asking unknown and known."""
+    unknown, known = [], []
+    for seed in range(seeds):
+        run = trained(_with_time(seeded(recipe, seed, limit), kind), data)
+        unknown.append(run.evaluate())
+        known.append(run.evaluate_at_target_times() if kind != "none" else unknown[-1])
+        figures = [each[-1].metrics["NDCG@10"] for each in (unknown, known)]
+        typer.echo(f"{kind}, seed {seed}: NDCG@10 unknown {figures[0]:.4f}, known {figures[1]:.4f}")
+    return unknown, known
+
+
+def _with_time(recipe: Recipe, kind: TimeKind) -> Recipe:
+    parts = recipe.model_dump()
+    parts["encoder"]["time"] = kind
+    return Recipe.model_validate(parts)
+
+
+def paired(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> Comparison:
+    """The first minus the second in NDCG@10, user by user, in the mean over the seeds."""
+    means = [
+        np.mean([gains(one.ranks, "NDCG", 10) for one in each], axis=0) for each in (first, second)
+    ]
+    return compare_gains(means[0] - means[1])
+
+
+def _beside(found: dict[TimeKind, tuple[list[Evaluation], list[Evaluation]]]) -> str:
+    ids = found["none"][0]
+    rows = []
+    for kind, modes in found.items():
+        for name, mode in zip(("unknown", "known"), modes, strict=True):
+            if kind == "none" and name == "known":
+                continue
+            margin = paired(mode, ids)
+            less = f"{margin.difference.mean:+.4f}, {margin.p_text}" if mode is not ids else ""
+            ratio = mean(mode, "NDCG@10") / mean(ids, "NDCG@10")
+            figures = [f"{mean(mode, metric):.4f}" for metric in ("NDCG@10", "HR@10")]
+            rows.append([kind, name if kind != "none" else "", *figures, f"{ratio:.3f}", less])
+    return table(["time", "time of asking", "NDCG@10", "HR@10", "of ids", "beside ids"], rows)
+
+
+def _record(
+    ids: list[Evaluation], timed: tuple[list[Evaluation], list[Evaluation]], command: str
+) -> None:
+    base = mean(ids, "NDCG@10")
+    record("ml100k_ids_ndcg10", round(base, 5), None, command)
+    for name, mode, least in (("unknown", timed[0], 1.03), ("known", timed[1], 1.08)):
+        figure = f"ml100k_time_{name}_ndcg10"
+        seeds = [round(one.metrics["NDCG@10"], 5) for one in mode]
+        record(figure, round(mean(mode, "NDCG@10"), 5), round(least * base, 5), command)
+        record(f"{figure}_seeds", seeds, None, command)
+        record(f"{figure}_p", paired(mode, ids).p_value, 0.05, command)
+    seeds = [round(one.metrics["NDCG@10"], 5) for one in ids]
+    record("ml100k_ids_ndcg10_seeds", seeds, None, command)
