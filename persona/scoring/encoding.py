@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from persona.contract import DeadlineExceeded, InvalidRequest, RequestTooLarge
+from persona.contract import DeadlineExceeded, InvalidRequest, ItemId, RequestTooLarge
 from persona.results import ModelChanged
 from persona.scoring.output import Rows, part_files
 from persona.scoring.parts import Part
@@ -50,7 +50,7 @@ def score_part(
     """
     tokens, computed_tokens = model.tokens, model.computed_tokens
     rows, refused = Rows(len(part.rows), facts.width), list[Reject]()
-    for batch in each(partial(encode_batch, model, part.histories), batches(part.histories)):
+    for batch in each(partial(encode_batch, model, part.asked), batches(part.histories)):
         for positions, answer in batch.answers:
             _check(answer, facts)
             rows.fill(positions, answer)
@@ -68,7 +68,7 @@ def score_part(
     return ScoredPart(part.number, counts, part_files(part, rows, rejects, plan, facts))
 
 
-def batches(histories: Histories) -> Iterator[Positions]:
+def batches(histories: Sequence[Sequence[ItemId]]) -> Iterator[Positions]:
     """Positions of histories, shortest first, in batches that one request can take."""
     batch, clicks = list[int](), 0
     for position in sorted(range(len(histories)), key=lambda at: len(histories[at])):

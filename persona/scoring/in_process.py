@@ -36,6 +36,7 @@ class EngineScorer:
             model.artifact.checksum,
             manifest.architecture.width,
             item_type(self.answer([[]])),
+            reads_time=manifest.architecture.time != "none",
         )
 
     def score(self, part: Part) -> ScoredPart | Exception:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from persona.contract import ItemId
+from persona.results import History
 from persona.tables.rows import Batch, Reject
 
 if TYPE_CHECKING:
@@ -32,9 +33,18 @@ class Part:
     lines: list[int | None] = field(default_factory=list)  # in their file, from 1
     ids: list[ItemId | None] = field(default_factory=list)
     histories: list[Sequence[ItemId]] = field(default_factory=list)  # oldest to newest
+    times: list[Sequence[float]] = field(default_factory=list)  # of their clicks, where kept
     passed: list[pa.Table] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     clicks: int = 0
+
+    @property
+    def asked(self) -> Sequence[History]:
+        """The histories as a model is asked for them."""
+        if not self.times:
+            return self.histories
+        pairs = zip(self.histories, self.times, strict=True)
+        return [{"items": items, "times": times} for items, times in pairs]
 
     @property
     def size(self) -> int:
@@ -53,6 +63,8 @@ class Part:
             self.lines.append(None if batch.lines is None else batch.lines[end])
             self.ids.append(batch.ids[end])
             self.histories.append(batch.histories[end])
+            if batch.times is not None:
+                self.times.append(batch.times[end])
             self.clicks += len(batch.histories[end])
             end += 1
         if batch.passed.num_columns:

@@ -5,11 +5,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from persona.contract import ItemId, UnknownItems
-from persona.results import Encoded, Recommended
+from persona.contract import UnknownItems
+from persona.results import Encoded, History, Recommended
 from persona.scoring.parts import Part
 
-Histories = Sequence[Sequence[ItemId]]
+Histories = Sequence[History]
 FormatName = Literal["parquet", "jsonl", "csv", "npy"]
 
 
@@ -38,6 +38,7 @@ class ModelFacts:
     checksum: str  # SHA-256 of the artifact's manifest; empty where a service does not tell
     width: int  # numbers of an embedding
     items: str = ""  # Arrow type of the recommended items, where some are wanted
+    reads_time: bool = False  # of every click
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def _facts(cards: Sequence[ModelCard], plan: Plan) -> ModelFacts:
             width, checksum = card.facts.get("width"), card.facts.get("checksum", "")
             if not isinstance(width, int) or not isinstance(checksum, str):
                 raise UnexpectedAnswer(f"GET /v1/models: {card.name} has no 'width'")
-            return ModelFacts(card.name, card.version, checksum, width)
+            architecture = card.facts.get("architecture")
+            time = architecture.get("time", "none") if isinstance(architecture, dict) else "none"
+            return ModelFacts(card.name, card.version, checksum, width, reads_time=time != "none")
     offered = ", ".join(f"{card.name} version {card.version}" for card in cards) or "no model"
     raise ModelNotFound(f"no {plan.model} version {plan.version}; the service has {offered}")

@@ -160,6 +160,10 @@ def score_file(
             exclude_seen,
         )
         facts = scorer.start(plan)
+        if facts.reads_time and not table.timed:
+            message = f"{facts.name} reads the time of every click, and {source} has none"
+            raise ScoringError(f"{message}: a table with one click a row can have a column of it")
+        table.keep_times = facts.reads_time
         options = {**asdict(columns), **_options(plan), "part_rows": part_rows}
         run = {"input": table.states, "model": asdict(facts), "options": options}
         with journal_in(place.work, run, restart=restart) as journal:

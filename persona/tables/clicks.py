@@ -40,15 +40,11 @@ class ClickTable(Table):
         self._item = layout.position(options.item or "item")
         time = options.time or ("time" if layout.has("time") else None)
         self._time = None if time is None else layout.position(time)
+        self.timed = self._time is not None
         records.need(self._user, self._item, self._time, records.rating)
         self._types = records.types() if self.format == "parquet" else []
         self._check_types()
         self._load()
-
-    @property
-    def timed(self) -> bool:
-        """Whether the clicks have a time."""
-        return self._time is not None
 
     @property
     def time_unit_s(self) -> float:
@@ -63,7 +59,8 @@ class ClickTable(Table):
         yield from self.rejects()
         user, seen, waiting = 0, 0, None
         for batch in self.sorted_clicks():
-            clicks = pa.table({"user": batch.column("user"), "item": batch.column("item")})
+            names = ("user", "item", *(["time"] if self.keep_times else []))
+            clicks = pa.table({name: batch.column(name) for name in names})
             seen += len(clicks)
             clicks = clicks if waiting is None else pa.concat_tables([waiting, clicks])
             clicks = clicks.combine_chunks()
@@ -114,7 +111,11 @@ class ClickTable(Table):
             users = part.column("user").take(pa.array(at[:-1]))
             numbers = range(first_user + i, first_user + i + len(users))
             histories = [items[begin:end] for begin, end in pairwise(at)]
-            yield Batch(numbers, None, id_values(users, self.id_kind), histories, nothing)
+            ids, times = id_values(users, self.id_kind), None
+            if self.keep_times:
+                seconds = (np.asarray(part.column("time")) * self.time_unit_s).tolist()
+                times = [seconds[begin:end] for begin, end in pairwise(at)]
+            yield Batch(numbers, None, ids, histories, nothing, times)
 
     def _check_types(self) -> None:
         for position in (self._user, self._item) if self._types else ():

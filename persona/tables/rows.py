@@ -20,6 +20,7 @@ class Batch:
     ids: Sequence[ItemId | None]
     histories: Sequence[Sequence[ItemId]]  # oldest to newest
     passed: Any  # Arrow table of the columns that are passed through
+    times: Sequence[Sequence[float]] | None = None  # seconds of the clicks, where they are kept
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Table(ABC):
     schema: Any  # Arrow schema of the columns that are passed through
     rows: int | None = None  # of the input, where known
     fraction_read: float = 0.0  # of the last iteration, 0 to 1
+    timed: bool = False  # whether the clicks have times
+    keep_times: bool = False  # whether batches have them
 
     def __init__(self, records: Records, database: Database) -> None:
         self._records, self._database = records, database
