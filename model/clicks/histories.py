@@ -177,9 +177,10 @@ def encoder_inputs(
         return item_ids, key_mask
     seconds, offsets = histories.seconds, histories.offsets
     rows = [seconds[offsets[user] : offsets[user + 1]] for user in users]
-    asked = histories.asked
-    if asked is None:
-        asked = np.array([row[-1] if len(row) else 0 for row in rows], np.int64)
+    asked = np.array([row[-1] if len(row) else 0 for row in rows], np.int64)
+    if histories.asked is not None:
+        # The second tells a time that is known from one that is not.
+        asked = np.maximum(histories.asked, asked + 1)
     return item_ids, key_mask, pad(rows, max_length)[0], asked
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from model.clicks.histories import Histories, Int, length_grouped
@@ -85,14 +86,14 @@ class Windows(Dataset[WindowBatch]):
         )
 
     def _times(self, where: Int) -> tuple[Tensor, Tensor] | tuple[()]:
-        """Times of the clicks, and seconds from each position to its target."""
+        """Times of the clicks, and seconds from each position to its target, at least 1."""
         if self._seconds is None:
             return ()
         targets = self._seconds[torch.from_numpy(where)]  # (B, 1 + L)
         times = targets[:, :-1]  # (B, L)
+        gaps = (targets[:, 1:] - times).clamp_min(1)
         # A start token is as old as the first click.
-        own = torch.cat((targets[:, :1], times), dim=1)
-        return times.contiguous(), (targets - own).clamp_min(0).float()
+        return times.contiguous(), F.pad(gaps, (1, 0)).float()
 
 
 def _cut(offsets: Int, max_length: int, *, newest_only: bool) -> tuple[Int, Int, NDArray[np.bool_]]:

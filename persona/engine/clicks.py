@@ -152,16 +152,20 @@ class ClickReader:
 
 
 def _now(query: Query, number: int, used: UsedClicks) -> int:
-    """When a history is asked about: as it says, or at its newest used click."""
+    """When a history is asked about: at its newest used click, or later where `now` says so.
+
+    The second that a known time is later by, at least, tells it from one that is not known.
+    """
+    newest: int = used.clicks[TIME][-1] if used.length else 0
     now = query.now[number] if query.now else None
-    if now is not None:
-        try:
-            return array("q", [int(now)])[0]
-        except (OverflowError, TypeError, ValueError):
-            message = f"history {number}: the time of asking is no number in range"
-            raise InvalidRequest(message, history=number) from None
-    times = used.clicks.get(TIME, ())
-    return times[-1] if times else 0
+    if now is None:
+        return newest
+    try:
+        asked: int = array("q", [int(now)])[0]
+    except (OverflowError, TypeError, ValueError):
+        message = f"history {number}: the time of asking is no number in range"
+        raise InvalidRequest(message, history=number) from None
+    return max(asked, newest + 1)
 
 
 def _carried(artifact: Artifact) -> set[str]:

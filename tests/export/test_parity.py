@@ -73,6 +73,11 @@ ENCODERS = {
     "rotary, general": config(
         attention="source_target", similarity="general", positions="rotary", blocks=1
     ),
+    "gaps": config(time="gaps", similarity="dot"),
+    "buckets": config(time="buckets", positions="rotary"),
+    "power": config(time="power"),
+    "rotary time": config(time="rotary", positions="rotary"),
+    "time of candidates": config(time="buckets", attention="source_target", pooling="mean"),
 }
 FUSED = {
     "learned": {"Attention"},
@@ -80,6 +85,11 @@ FUSED = {
     "no positions": set(),  # its one block is read at one position
     "additive": set(),
     "rotary, general": set(),
+    "gaps": {"Attention"},
+    "buckets": {"MultiHeadAttention", "RotaryEmbedding"},
+    "power": {"Attention"},
+    "rotary time": {"MultiHeadAttention", "RotaryEmbedding"},
+    "time of candidates": set(),
 }
 REARRANGED = [name for name, choices in ENCODERS.items() if can_rearrange(choices)]
 

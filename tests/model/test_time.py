@@ -91,13 +91,23 @@ def test_the_seconds_between_clicks_and_until_the_asking_matter(kind: TimeKind) 
 def test_without_a_time_of_asking_it_is_that_of_the_newest_click(kind: TimeKind) -> None:
     encoder = encoder_of(kind)
     plain = embeddings(encoder, timed(ONE, ([], [])))
-    newest = embeddings(encoder, timed(ONE, ([], []), asked=[ONE[1][-1], 12]))
-    earlier = embeddings(encoder, timed(ONE, ([], []), asked=[ONE[1][-1] - DAY, -3]))
-    torch.testing.assert_close(newest, plain)
-    torch.testing.assert_close(earlier, plain)
-    inputs = encoder_inputs(timed(ONE, ([], [])), 12, timed=True)[:3]
+    item_ids, key_mask, times, asked = map(
+        torch.from_numpy, encoder_inputs(timed(ONE, ([], [])), 12, timed=True)
+    )
     with torch.no_grad():
-        torch.testing.assert_close(encoder.encode(*map(torch.from_numpy, inputs))[0], plain)
+        torch.testing.assert_close(encoder.encode(item_ids, key_mask, times)[0], plain)
+        earlier, _ = encoder.encode(item_ids, key_mask, times, asked - DAY)
+    torch.testing.assert_close(earlier, plain)
+
+
+@each_kind
+def test_a_time_of_asking_that_is_known_is_a_second_after_the_newest_click(kind: TimeKind) -> None:
+    encoder = encoder_of(kind)
+    newest = ONE[1][-1]
+    second = embeddings(encoder, timed(ONE, asked=[newest + 1]))
+    for asked in (newest, newest - DAY):
+        torch.testing.assert_close(embeddings(encoder, timed(ONE, asked=[asked])), second)
+    assert not torch.allclose(embeddings(encoder, timed(ONE)), second, atol=1e-4)
 
 
 @each_kind

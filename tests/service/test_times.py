@@ -84,11 +84,20 @@ def test_a_history_has_the_same_embedding_alone_and_among_others(client: httpx.C
 
 
 def test_without_a_time_of_asking_it_is_that_of_the_newest_click(client: httpx.Client) -> None:
-    asked = {name: value for name, value in LONG.items() if name != "now"}
-    newest = asked | {"now": LONG["times"][-1]}
-    unsaid, said, later = embeddings_of(client, [asked, newest, LONG])
-    np.testing.assert_allclose(unsaid, said, atol=1e-6)
-    assert np.abs(later - unsaid).max() > 1e-3
+    unsaid = {name: value for name, value in LONG.items() if name != "now"}
+    expected = by_torch(unsaid["items"], unsaid["times"], unsaid["times"][-1])
+    np.testing.assert_allclose(embeddings_of(client, [unsaid])[0], expected, atol=1e-5)
+    assert np.abs(embeddings_of(client, [LONG])[0] - expected).max() > 1e-3
+
+
+def test_a_time_of_asking_that_is_known_is_a_second_after_the_newest_click(
+    client: httpx.Client,
+) -> None:
+    newest = LONG["times"][-1]
+    expected = by_torch(LONG["items"], LONG["times"], newest + 1)
+    for now in (newest + 1, newest, newest - DAY):
+        found = embeddings_of(client, [LONG | {"now": now}])[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_an_item_that_is_dropped_takes_its_time_along(client: httpx.Client) -> None:
