@@ -9,13 +9,13 @@ import typer
 from numpy.typing import NDArray
 
 from bench.results import record
-from model.clicks.histories import Histories
+from model.clicks.histories import Histories, encoder_inputs
 from model.evaluation.baselines import Markov, Popularity, RepeatLast
 from model.evaluation.metrics import Scorer, evaluate_scorer, log_losses
 from model.training.recipe import Recipe
 from model.training.run import load_data, split
 from persona.artifact import Artifact, open_artifact
-from persona.contract import ITEM_ID
+from persona.contract import ITEM_ID, TIME
 from persona.engine.session import Input, Session
 
 COMMAND = "python -m bench news"
@@ -30,13 +30,11 @@ class ArtifactScorer:
         self._max_length = artifact.manifest.architecture.max_length
         self._items = np.asarray(artifact.item_embeddings()[:-1])
         self._probabilities = probabilities
+        self._timed = artifact.manifest.architecture.time != "none"
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Scores (B, n_items)."""
-        newest = slice(-self._max_length, None)
-        rows = [array("q", histories[user][newest].tolist()) for user in range(len(histories))]
-        inputs = [Input({ITEM_ID: row}, len(row)) for row in rows]
-        outputs = self._session.run("embedding", inputs)
+        outputs = self._session.run("embedding", self._inputs(histories))
         embeddings = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
         logits: NDArray[np.float32] = embeddings @ self._items.T
         if not self._probabilities:
@@ -44,6 +42,20 @@ class ArtifactScorer:
         powers = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: NDArray[np.float32] = powers / powers.sum(1, keepdims=True)
         return probabilities
+
+    def _inputs(self, histories: Histories) -> list[Input]:
+        found = encoder_inputs(histories, self._max_length, timed=self._timed)
+        lengths = found[1].sum(1).tolist()
+        columns = dict(zip((ITEM_ID, TIME), (found[0], *found[2:3]), strict=False))
+        asked = found[3].tolist() if len(found) > 3 else [0] * len(lengths)
+        return [
+            Input(
+                {name: array("q", rows[at, :length].tolist()) for name, rows in columns.items()},
+                length,
+                now,
+            )
+            for at, (length, now) in enumerate(zip(lengths, asked, strict=True))
+        ]
 
 
 def news(

@@ -63,8 +63,7 @@ class Histories:
         """
         if TIME not in self.columns:
             raise DataError("the encoder reads the time of each click, and these clicks have none")
-        seconds: Int = np.floor(self.columns[TIME]).astype(np.int64)
-        return seconds
+        return _whole(self.columns[TIME])
 
     def select(self, users: Int) -> "Histories":
         """The given users, in the given order, over the same catalogue."""
@@ -157,8 +156,13 @@ def newest_click(histories: Histories) -> Cases:
     """A case for every user with at least two clicks; the target is the newest one."""
     users = histories.select(np.flatnonzero(histories.lengths >= 2))
     newest = users.offsets[1:] - 1
-    times = users.seconds[newest] if TIME in users.columns else None
+    times = _whole(users.columns[TIME][newest]) if TIME in users.columns else None
     return Cases(users.without_newest(), users.items[newest].astype(np.int64), times)
+
+
+def _whole(times: NDArray[Any]) -> Int:
+    seconds: Int = np.floor(times).astype(np.int64)
+    return seconds
 
 
 def encoder_inputs(

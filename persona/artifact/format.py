@@ -95,6 +95,12 @@ class GraphFact(_Strict):
     min_length: int = Field(default=0, ge=0)  # padded length from which the engine may choose it
 
 
+class ColumnFact(_Strict):
+    """A column of texts: graphs read the place of a text among these, or the one after the last."""
+
+    values: list[str]
+
+
 class FileFact(_Strict):
     """Size and checksum of one file of the artifact."""
 
@@ -153,6 +159,7 @@ class Manifest(_Strict):
     architecture: Architecture
     n_items: int = Field(ge=1)
     graphs: dict[GraphName, GraphFact]
+    columns: dict[str, ColumnFact] = {}  # those of the clicks that are texts
     files: dict[str, FileFact]
     training: Facts
     metrics: Facts
@@ -166,7 +173,7 @@ class GoldenPair(_Strict):
 
     history: list[ItemId]
     user_embedding: list[float]
-    columns: dict[str, list[float]] = {}  # further columns of the clicks; 0 where one is absent
+    columns: dict[str, list[float | str]] = {}  # others of the clicks; 0 where one is absent
     now: float | None = None  # time of asking; None: that of the newest click
 
 
@@ -182,7 +189,7 @@ class EvaluationCase(_Strict):
 
     history: list[ItemId]
     candidates: list[ItemId] = Field(min_length=2)  # the first was clicked, the others were not
-    columns: dict[str, list[float]] = {}  # as in a golden pair
+    columns: dict[str, list[float | str]] = {}  # as in a golden pair
     now: float | None = None
 
 

@@ -31,26 +31,40 @@ def query_of(
     items: list[list[ItemId]] = []
     times: list[Any] = []
     now: list[Any] = []
+    columns: list[Mapping[str, Any]] = []
     for number, history in enumerate(histories):
         fields = history if isinstance(history, Mapping) else {"items": history}
         ids.append(fields.get("id"))
         items.append(_items(fields.get("items"), number))
         times.append(fields.get("times"))
         now.append(fields.get("now"))
+        columns.append(_mapping(fields.get("columns"), number))
     clicks: dict[str, list[list[Any]]] = {ITEM_ID: items}
     if any(one is not None for one in times):
-        clicks[TIME] = [_times(one, number) for number, one in enumerate(times)]
+        clicks[TIME] = [_values(one, "times", number) for number, one in enumerate(times)]
+    for name in {name: None for of_one in columns for name in of_one if name not in clicks}:
+        clicks[name] = [
+            _values(of_one.get(name), f"column '{name}'", number)
+            for number, of_one in enumerate(columns)
+        ]
     return ids, Query(clicks, want, model, version, unknown_items, now=now)
 
 
-def _times(times: Any, number: int) -> list[Any]:
-    if isinstance(times, np.ndarray):
-        times = times.tolist()
-    if not isinstance(times, Sequence | None) or isinstance(times, str):
-        kind = type(times).__name__
-        message = f"history {number}: its times are a {kind}, not a list of seconds"
+def _mapping(columns: Any, number: int) -> Mapping[str, Any]:
+    if not isinstance(columns, Mapping | None):
+        kind = type(columns).__name__
+        message = f"history {number}: its columns are a {kind}, not a mapping of lists"
         raise InvalidRequest(message, history=number)
-    return list(times or ())
+    return columns or {}
+
+
+def _values(values: Any, what: str, number: int) -> list[Any]:
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, Sequence | None) or isinstance(values, str):
+        kind = type(values).__name__
+        raise InvalidRequest(f"history {number}: {what} is a {kind}, not a list", history=number)
+    return list(values or ())
 
 
 def _items(items: Any, number: int) -> list[ItemId]:

@@ -45,6 +45,10 @@ class ClickReader:
         self._limits = limits
         self.typecodes = _typecodes(artifact)
         self._others = [column for column in self.typecodes if column != ITEM_ID]
+        self._places = {
+            column: {text: place for place, text in enumerate(fact.values)}
+            for column, fact in artifact.manifest.columns.items()
+        }
         self._reads_now = f"{QUERY}.{TIME}" in _carried(artifact)
 
     def read(self, query: Query) -> list[UsedClicks]:
@@ -129,6 +133,8 @@ class ClickReader:
                 history=number,
             )
         typecode = self.typecodes[column]
+        if (places := self._places.get(column)) is not None:
+            return array(typecode, [places.get(str(value), len(places)) for value in values])
         try:
             # Seconds may come with a fraction where whole ones are read.
             return array(typecode, map(int, values) if typecode == "q" else values)

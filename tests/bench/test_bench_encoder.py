@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import ablations, quality
+from bench import ablations, quality, times
 from bench.rectools import SAME, SHIPPED, THEIRS, our_epoch, ratio, same_sizes
 from bench.trained import CALLS, Trained, seeded, trained
 from bench.trainers.job import Job, load_split, newest, save_split
@@ -201,3 +202,27 @@ def test_both_contenders_have_the_same_sizes() -> None:
 def test_the_ratio_is_of_medians_at_the_same_sizes() -> None:
     speeds = {THEIRS: [2.0, 1.0, 9.0], SAME: [3.0, 90.0, 3.0], SHIPPED: [1.0]}
     assert ratio(speeds) == 1.5
+
+
+def test_times_stand_beside_ids_in_both_ways_of_asking(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clicks = tmp_path / "timed.csv"
+    rows = [
+        (user, (user + step) % ITEMS, 100 * step * user) for user in range(40) for step in range(6)
+    ]
+    lines = ["user,item,time", *(",".join(map(str, row)) for row in rows)]
+    clicks.write_text("\n".join(lines) + "\n")
+    recipe.write_text(
+        RECIPE.replace('format = "sasrec"', "").replace("[training]", 'time = "gaps"\n[training]')
+    )
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(times, "record", lambda name, value, *_: kept.update({name: value}))
+    monkeypatch.setattr(times, "record_table", lambda name, text, _: kept.update({name: text}))
+    times.times(data=clicks, recipe=recipe, seeds=2)
+    for name in ("ids", "time_unknown", "time_known"):
+        seeds = kept[f"ml100k_{name}_ndcg10_seeds"]
+        assert kept[f"ml100k_{name}_ndcg10"] == pytest.approx(sum(seeds) / 2, abs=1e-5)
+    assert kept["ml100k_time_known_ndcg10"] != kept["ml100k_time_unknown_ndcg10"]
+    assert 0 <= kept["ml100k_time_known_ndcg10_p"] <= 1
+    assert kept["encoder_times"].count("| gaps |") == 2

@@ -52,9 +52,9 @@ def structure_of(settings: Settings) -> Structure:
     histories = settings.max_histories
     fields = 16  # of the request itself, and to spare
     return Structure(
-        values=settings.max_items + 6 * histories + fields,  # times count as items do
-        fields=4 * histories + fields,  # "id", "items", "times" and "now"
-        containers=4 * histories + fields,  # a history, its items, its times, its candidates
+        values=settings.max_items + 14 * histories + fields,  # of columns count as items do
+        fields=13 * histories + fields,  # "id", "items", "times", "now", "columns", 8 columns
+        containers=13 * histories + fields,  # a history, its candidates, and most of these
     )
 
 
@@ -133,6 +133,12 @@ def _query(body: QueryBody, want: Want, routing_key: ItemId | None = None) -> Qu
     }
     if times := _field_of_each(body, "times"):
         clicks[TIME] = [one or () for one in times]
+    if given := _field_of_each(body, "columns"):
+        of_each = [one or {} for one in given]
+        for name in dict.fromkeys(name for one in of_each for name in one):
+            if name in clicks or name == TIME:
+                raise InvalidRequest(f"columns: '{name:.60}' has a field of its own")
+            clicks[name] = [one.get(name, ()) for one in of_each]
     names = (body.model, body.version, body.unknown_items)
     return Query(clicks, want, *names, routing_key, _field_of_each(body, "now"))
 
@@ -162,6 +168,8 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("histories", int, "times"): "a list of seconds",
     ("histories", int, "times", int): _SECONDS,
     ("histories", int, "now"): _SECONDS,
+    ("histories", int, "columns", int): "a string or a number",
+    ("histories", int, "columns"): "an object of at most 8 lists of strings and numbers",
     ("histories", int, int): _ID,
     ("candidates",): "a list of item ids or a list of such lists",
     ("candidates", int): _ID,

@@ -18,6 +18,7 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format
 # left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
+Value = Annotated[str | Integer | Seconds, Field(union_mode="left_to_right")]
 # Most lists hold strings alone: to try nothing else for each item first takes a fifth less time.
 _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
@@ -42,6 +43,10 @@ class NamedHistory(_Strict):
     ] = None
     now: Annotated[
         Seconds | None, Field(description="time of asking; default: that of the newest click")
+    ] = None
+    columns: Annotated[
+        dict[str, Annotated[list[Value], Field(fail_fast=True)]] | None,
+        Field(description="others of the clicks, by name; for models that read them", max_length=8),
     ] = None
 
 
