@@ -6,9 +6,10 @@ embedding and the candidate's item embedding.
 """
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from persona.contract import (
     Floats,
     InvalidRequest,
     ItemId,
+    Query,
+    Result,
     Results,
     Scores,
     UnknownItems,
@@ -37,6 +40,7 @@ GRAPHS: Mapping[AttentionDetail, GraphName] = {
 }
 # The graph `score` compares every candidate with every click: pieces bound the memory it takes.
 CANDIDATES_AT_ONCE = 256
+ROWS_AT_ONCE = 2048  # of candidates that are looked up: .5 ms
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ class Work:
     graph: GraphName
     inputs: Sequence[Input]
     tokens: Sequence[int]  # of each input: the start token, clicks and candidates
-    finish: Callable[[Sequence[Output]], Results]  # outputs, in the order of the inputs
+    results: Callable[[Sequence[Output]], Iterator[Result]]  # one a history, of all outputs
 
 
 class Answers:
@@ -59,6 +63,24 @@ class Answers:
         self._item_embeddings = artifact.item_embeddings()
         self._catalogue = catalogue
         self._limits = limits
+
+    def plan(
+        self, query: Query, histories: Sequence[UsedClicks], candidates: Iterable["array[int]"]
+    ) -> Work:
+        """The work for a query, of which the clicks and the candidates' rows are read.
+
+        Raises:
+            InvalidRequest: as `embeddings` and `scores`.
+        """
+        if isinstance(query.want, Scores):
+            rows = self._split(query.want.candidates, candidates, query.unknown_items)
+            return self.scores(histories, query.want, rows)
+        assert isinstance(query.want, Embeddings)  # noqa: S101  # nothing else has work of this kind
+        return self.embeddings(histories, query.want)
+
+    def together(self, results: Iterable[Result]) -> Results:
+        """The answer to a query."""
+        return Results(self._name, self._version, list(results))
 
     def embeddings(self, histories: Sequence[UsedClicks], want: Embeddings) -> Work:
         """The user embedding of each history, and what it looked at.
@@ -73,20 +95,19 @@ class Answers:
         return _embedding_work(graph, histories, partial(self._embeddings, histories))
 
     def scores(
-        self, histories: Sequence[UsedClicks], want: Scores, unknown_items: UnknownItems
+        self, histories: Sequence[UsedClicks], want: Scores, candidates: Sequence["array[int]"]
     ) -> Work:
         """The scores of each history's candidates; NaN for unknown ones.
 
         Raises:
-            InvalidRequest: there are too many scores or weights, the artifact has no attention of
-                candidates, or a candidate is unknown and `unknown_items` is "error".
+            InvalidRequest: there are too many weights, or the artifact has no attention of
+                candidates.
         """
         if want.attention:
             self._require("score", "attention of candidates")
-        candidates = self._candidates(want.candidates, len(histories), unknown_items)
         if "score" not in self._graphs:
-            finish = partial(self._dot_products, histories, candidates)
-            return _embedding_work("embedding", histories, finish)
+            results = partial(self._dot_products, histories, candidates)
+            return _embedding_work("embedding", histories, results)
         if want.attention:
             pairs = zip(histories, candidates, strict=True)
             values = sum(len(rows) * history.length for history, rows in pairs)
@@ -97,39 +118,62 @@ class Answers:
             for piece in pieces_of(rows)
         ]
         tokens = [1 + one.length + len(one.candidates[ITEM_ID]) for one in inputs]
-        finish = partial(self._source_target, histories, candidates, want.attention)
-        return Work("score", inputs, tokens, finish)
+        results = partial(self._source_target, histories, candidates, want.attention)
+        return Work("score", inputs, tokens, results)
 
-    def _candidates(
-        self,
-        candidates: Sequence[Sequence[ItemId]],
-        n_histories: int,
-        unknown_items: UnknownItems,
-    ) -> list["array[int]"]:
-        """The rows of each history's candidates; a list that all histories share is read once."""
-        if len(candidates) != n_histories:
+    def candidates(self, query: Query) -> Iterator["array[int]"]:
+        """The rows of a query's candidates in pieces, those of all histories in a row.
+
+        A list that all histories share is read once.
+
+        Raises:
+            InvalidRequest: there are too many, or not as many lists as histories.
+        """
+        if not isinstance(query.want, Scores):
+            return
+        lists, n_histories = query.want.candidates, len(query.clicks[ITEM_ID])
+        if len(lists) != n_histories:
             raise InvalidRequest(
-                f"the request has {len(candidates):,} lists of candidates and "
-                f"{n_histories:,} histories",
+                f"the request has {len(lists):,} lists of candidates and {n_histories:,} histories",
                 "candidates",
             )
-        scores = sum(map(len, candidates))
+        scores = sum(map(len, lists))
         refuse_more("the response", scores, self._limits.max_scores, "scores", "candidates")
-        shared = all(own is candidates[0] for own in candidates)
+        wanted = list(chain.from_iterable(lists[:1] if _is_shared(lists) else lists))
+        for start in range(0, len(wanted), ROWS_AT_ONCE):
+            yield self._catalogue.rows(wanted[start : start + ROWS_AT_ONCE])
+
+    def _split(
+        self,
+        lists: Sequence[Sequence[ItemId]],
+        pieces: Iterable["array[int]"],
+        unknown_items: UnknownItems,
+    ) -> list["array[int]"]:
+        """The rows of each history's candidates.
+
+        Raises:
+            InvalidRequest: a candidate is unknown and `unknown_items` is "error".
+        """
+        rows = array("q")
+        for piece in pieces:
+            rows.extend(piece)
+        shared, unknown = _is_shared(lists), self._catalogue.n_items
         found: list[array[int]] = []
-        for number, own in enumerate(candidates[:1] if shared else candidates):
-            rows = self._catalogue.rows(own)
-            if unknown_items == "error" and self._catalogue.n_items in rows:
-                at = rows.index(self._catalogue.n_items)
+        start = 0
+        for number, own in enumerate(lists[:1] if shared else lists):
+            found.append(rows[start : start + len(own)])
+            start += len(own)
+            if unknown_items == "error" and unknown in found[-1]:
+                at = found[-1].index(unknown)
                 history = None if shared else number
                 place = "candidate" if shared else f"history {number}, candidate"
                 message = f"{place} {at}: unknown item {own[at]!r:.60}"
                 raise InvalidRequest(message, "candidates", history=history, candidate=at)
-            found.append(rows)
-        return found * n_histories if shared else found
+        return found * len(lists) if shared else found
 
-    def _embeddings(self, histories: Sequence[UsedClicks], outputs: Sequence[Output]) -> Results:
-        results = []
+    def _embeddings(
+        self, histories: Sequence[UsedClicks], outputs: Sequence[Output]
+    ) -> Iterator[Result]:
         for history, output in zip(histories, outputs, strict=True):
             result = history.result()
             result.embedding = output["user_embedding"]
@@ -138,24 +182,21 @@ class Answers:
                 result.pooled_attention = output["attention_pooled"][:, :used]
             elif "attention_full" in output:
                 result.full_attention = output["attention_full"][:, :, :used, :used]
-            results.append(result)
-        return Results(self._name, self._version, results)
+            yield result
 
     def _dot_products(
         self,
         histories: Sequence[UsedClicks],
         candidates: Sequence["array[int]"],
         outputs: Sequence[Output],
-    ) -> Results:
-        results = []
+    ) -> Iterator[Result]:
         for history, rows, output in zip(histories, candidates, outputs, strict=True):
             index = np.frombuffer(rows, np.int64)
             scores = self._item_embeddings[index] @ output["user_embedding"]  # (N, D) @ (D,)
             scores[index == self._catalogue.n_items] = np.nan
             result = history.result()
             result.scores = scores
-            results.append(result)
-        return Results(self._name, self._version, results)
+            yield result
 
     def _source_target(
         self,
@@ -163,8 +204,8 @@ class Answers:
         candidates: Sequence["array[int]"],
         attention: bool,
         outputs: Sequence[Output],
-    ) -> Results:
-        rest, results = iter(outputs), []
+    ) -> Iterator[Result]:
+        rest = iter(outputs)
         for history, rows in zip(histories, candidates, strict=True):
             pieces = [next(rest) for _ in pieces_of(rows)]
             unknown = np.frombuffer(rows, np.int64) == self._catalogue.n_items
@@ -176,8 +217,7 @@ class Answers:
                 weights = [piece["candidate_attention"][..., : history.length] for piece in pieces]
                 result.candidate_attention = _joined(weights, shape)
                 result.candidate_attention[unknown] = 0
-            results.append(result)
-        return Results(self._name, self._version, results)
+            yield result
 
     def _require(self, graph: GraphName, purpose: str) -> None:
         if graph not in self._graphs:
@@ -192,9 +232,13 @@ class Answers:
 def _embedding_work(
     graph: GraphName,
     histories: Sequence[UsedClicks],
-    finish: Callable[[Sequence[Output]], Results],
+    results: Callable[[Sequence[Output]], Iterator[Result]],
 ) -> Work:
-    return Work(graph, histories, [1 + history.length for history in histories], finish)
+    return Work(graph, histories, [1 + history.length for history in histories], results)
+
+
+def _is_shared(lists: Sequence[Sequence[ItemId]]) -> bool:
+    return all(one is lists[0] for one in lists)
 
 
 def _n_weights(

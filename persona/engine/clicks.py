@@ -12,8 +12,6 @@ from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
 from persona.engine.session import CLICKS, MASK, QUERY, Input
 
-STEP = 8  # histories: 1 ms, if they are long
-
 Clicks = Mapping[str, Sequence[Sequence[Any]]]  # column -> one list a history
 
 
@@ -61,12 +59,11 @@ class ClickReader:
         self._check(query)
         return self.used(query, range(len(query.clicks[ITEM_ID])))
 
-    def steps(self, query: Query) -> Iterator[list[UsedClicks]]:
-        """The same, few histories at a time."""
+    def steps(self, query: Query) -> Iterator[UsedClicks]:
+        """The same, one history after the other."""
         self._check(query)
-        n = len(query.clicks[ITEM_ID])
-        for start in range(0, n, STEP):
-            yield self.used(query, range(start, min(start + STEP, n)))
+        for number in range(len(query.clicks[ITEM_ID])):
+            yield from self.used(query, range(number, number + 1))
 
     def used(self, query: Query, numbers: range) -> list[UsedClicks]:
         """The used clicks of some histories, whose number is not checked."""

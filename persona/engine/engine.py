@@ -103,11 +103,6 @@ class Engine:
         found = self.registry.find(query.model, query.version, query.routing_key)
         return found.submit(query, deadline_s)
 
-    async def submit_large(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
-        """As `submit`, but the event loop turns while the query is read."""
-        found = self.registry.find(query.model, query.version, query.routing_key)
-        return await found.submit_large(query, deadline_s)
-
     def refuse_late(self, deadline_s: float, tokens: int = 0) -> None:
         """Refuses a query that nobody has read yet, of about so many tokens.
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from persona.artifact.format import Evaluation, EvaluationCase, GoldenPair, Grap
 from persona.contract import (
     ITEM_ID,
     DeadlineExceeded,
-    Embeddings,
     Floats,
     Query,
     Recommendations,
@@ -24,15 +24,19 @@ from persona.contract import (
 )
 from persona.engine.answers import Answers, Work
 from persona.engine.batcher import Batcher, RunStats
-from persona.engine.clicks import ClickReader, UsedClicks
+from persona.engine.clicks import ClickReader
 from persona.engine.limits import Limits
 from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
 from persona.engine.session import Input, Output, Session
 from persona.engine.steps import Chains, Computation, Step, run
 
+LARGE_HISTORIES = 64  # more are read in turns, between which others are answered
+LARGE_CANDIDATES = 4096  # the same
+TURN_S = 0.001
 CASES_AT_ONCE = 16  # few, as queries of visitors are computed meanwhile
 OnRun = Callable[[RunStats], None]
+Value = TypeVar("Value")
 
 
 class Model:
@@ -91,30 +95,28 @@ class Model:
         if isinstance(query.want, Recommendations):
             plan, tokens = self._recommender.plan(query, query.want)
             return self._chains.start(plan, tokens, deadline_s)
-        return self._queue_work(self._work(query, query.want), deadline_s)
+        if _is_large(query):
+            return asyncio.ensure_future(self._answer_large(query, deadline_s))
+        work = self._work(query)
+        return self._queue(work, partial(_finish, self._answers, work), deadline_s)
 
-    async def submit_large(self, query: Query, deadline_s: float) -> asyncio.Future[Results]:
-        """As `submit`, but the event loop turns while the query is read.
+    async def _answer_large(self, query: Query, deadline_s: float) -> Results:
+        """As `submit`, but the event loop turns while the query is read, and its results made."""
+        ends = perf_counter() + deadline_s
+        try:
+            histories = await _in_turns(self._reader.steps(query), ends)
+            candidates = await _in_turns(self._answers.candidates(query), ends)
+            work = self._answers.plan(query, histories, candidates)
+            outputs = await self._queue(work, list, ends - perf_counter())
+            return self._answers.together(await _in_turns(work.results(outputs), ends))
+        except DeadlineExceeded:
+            raise DeadlineExceeded(f"no result within {deadline_s * 1000:,.0f} ms") from None
 
-        Raises:
-            DeadlineExceeded: the deadline passed meanwhile.
-        """
-        if isinstance(query.want, Recommendations):
-            return self.submit(query, deadline_s)
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + deadline_s
-        histories: list[UsedClicks] = []
-        for step in self._reader.steps(query):
-            histories += step
-            await asyncio.sleep(0)
-            if loop.time() >= ends:
-                raise DeadlineExceeded(f"no result within {deadline_s * 1000:,.0f} ms")
-        work = self._plan(query, query.want, histories)
-        return self._queue_work(work, ends - loop.time())
-
-    def _queue_work(self, work: Work, deadline_s: float) -> asyncio.Future[Results]:
+    def _queue(
+        self, work: Work, finish: Callable[[Sequence[Output]], Value], deadline_s: float
+    ) -> asyncio.Future[Value]:
         return self._batcher.submit(
-            work.graph, work.inputs, work.tokens, work.finish, deadline_s=deadline_s
+            work.graph, work.inputs, work.tokens, finish, deadline_s=deadline_s
         )
 
     def probe(self, deadline_s: float) -> asyncio.Future[None]:
@@ -157,8 +159,8 @@ class Model:
         if isinstance(query.want, Recommendations):
             plan, _ = self._recommender.plan(query, query.want)
             return run(plan, compute)
-        work = self._work(query, query.want)
-        return work.finish(compute(Step(work.graph, work.inputs, work.tokens)))
+        work = self._work(query)
+        return _finish(self._answers, work, compute(Step(work.graph, work.inputs, work.tokens)))
 
     def _compute(self, on_run: OnRun, step: Step) -> list[Any]:
         outputs: list[Any] = [None] * len(step.inputs)
@@ -188,15 +190,8 @@ class Model:
                 reciprocal_ranks.append(0.0 if clicked == -np.inf else 1 / (1 + above))
         return float(np.mean(reciprocal_ranks))
 
-    def _work(self, query: Query, want: Embeddings | Scores) -> Work:
-        return self._plan(query, want, self._reader.read(query))
-
-    def _plan(
-        self, query: Query, want: Embeddings | Scores, histories: Sequence[UsedClicks]
-    ) -> Work:
-        if isinstance(want, Scores):
-            return self._answers.scores(histories, want, query.unknown_items)
-        return self._answers.embeddings(histories, want)
+    def _work(self, query: Query) -> Work:
+        return self._answers.plan(query, self._reader.read(query), self._answers.candidates(query))
 
     def _prove(self) -> None:
         """Replays the golden pairs through every graph that gives embeddings."""
@@ -250,6 +245,35 @@ class Model:
             return self._session.run(graph, inputs)
         except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
             raise ArtifactError(f"{self.artifact.graph_path(graph)}: {error}") from error
+
+
+def _is_large(query: Query) -> bool:
+    """Whether reading it would keep others waiting for more than some milliseconds."""
+    if len(query.clicks.get(ITEM_ID, ())) > LARGE_HISTORIES:
+        return True
+    want = query.want
+    return isinstance(want, Scores) and sum(map(len, want.candidates)) > LARGE_CANDIDATES
+
+
+async def _in_turns(values: Iterable[Value], ends: float) -> list[Value]:
+    """All of them; the event loop turns after every `TURN_S` in which they are made.
+
+    Raises:
+        DeadlineExceeded: `ends`, by `perf_counter`, has passed.
+    """
+    found, turn_ends = [], perf_counter() + TURN_S
+    for value in values:
+        found.append(value)
+        if perf_counter() >= turn_ends:
+            await asyncio.sleep(0)
+            if (now := perf_counter()) >= ends:
+                raise DeadlineExceeded
+            turn_ends = now + TURN_S
+    return found
+
+
+def _finish(answers: Answers, work: Work, outputs: Sequence[Output]) -> Results:
+    return answers.together(work.results(outputs))
 
 
 def _unreported(_stats: RunStats) -> None:

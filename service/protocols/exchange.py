@@ -41,7 +41,6 @@ CLOSE = (b"connection", b"close")
 # Most answers are there by then: a task for each request, to watch its connection, would cost more
 # than its place in the queue.
 WATCH_AFTER_S = 0.02
-LARGE_HISTORIES = 64  # more are read in steps, between which others are answered
 
 
 @dataclass(slots=True)
@@ -204,13 +203,9 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
         ClientGone: the client disconnected.
     """
     mark("parse")
-    n_histories = len(query.clicks.get(ITEM_ID, ()))
-    charge(n_histories)
+    charge(len(query.clicks.get(ITEM_ID, ())))
     engine = service.engine()
-    if n_histories > LARGE_HISTORIES:
-        future = await engine.submit_large(query, deadline.left_s())
-    else:
-        future = engine.submit(query, deadline.left_s())
+    future = engine.submit(query, deadline.left_s())
     service.timeouts.watch(future, WATCH_AFTER_S, partial(_watch, receive, future))
     try:
         results = await future

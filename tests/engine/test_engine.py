@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from persona.artifact import ArtifactError
-from persona.contract import ITEM_ID, Embeddings, InvalidRequest, ModelNotFound, Query, Scores
+from persona.contract import (
+    ITEM_ID,
+    DeadlineExceeded,
+    Embeddings,
+    InvalidRequest,
+    ModelNotFound,
+    Query,
+    Scores,
+)
 from persona.engine import Engine, Limits
 from persona.engine.batcher import RunStats
 from persona.results import FullAttention, PooledAttention
@@ -121,6 +129,41 @@ def test_submitted_queries_are_answered_together_on_the_loop(engine: Engine) -> 
                     np.testing.assert_allclose(actual, getattr(expected, name), atol=1e-5)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_large_query_lets_the_loop_turn_and_is_answered_alike(
+    engine: Engine, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persona.engine.model.TURN_S", 0.0)
+    clicks = {ITEM_ID: [[f"item {n % 5}"] * (n % 4) for n in range(70)]}
+    own = [[f"item {n % 7}", "item 1", "nothing"] for n in range(70)]
+    query = Query(clicks, Scores([own[0]] * 70 if shared else own))
+    turns = 0
+
+    async def main() -> list[list[float]]:
+        nonlocal turns
+        future = engine.submit(query, deadline_s=60)
+        while not future.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return [np.asarray(one.scores).tolist() for one in (await future).histories]
+
+    expected = [np.asarray(one.scores).tolist() for one in engine.run(query).histories]
+    np.testing.assert_allclose(asyncio.run(main()), expected, atol=1e-6)
+    assert turns > 70  # reading and writing each history took at least one
+
+
+def test_a_large_query_ends_with_its_deadline(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persona.engine.model.TURN_S", 0.0)
+
+    async def main() -> None:
+        await engine.submit(Query({ITEM_ID: [["item 1"]] * 70}), deadline_s=1e-9)
+
+    with pytest.raises(DeadlineExceeded, match="no result within 0 ms"):
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize(("name", "version"), [("tinyb", "1"), ("tiny", "7")])

@@ -131,6 +131,9 @@ def _query(body: QueryBody, want: Want, routing_key: ItemId | None = None) -> Qu
     clicks: dict[str, Sequence[Sequence[Any]]] = {
         ITEM_ID: [one.items if isinstance(one, NamedHistory) else one for one in histories]
     }
+    names = (body.model, body.version, body.unknown_items)
+    if not any(isinstance(one, NamedHistory) for one in histories):
+        return Query(clicks, want, *names, routing_key)
     if times := _field_of_each(body, "times"):
         clicks[TIME] = [one or () for one in times]
     if given := _field_of_each(body, "columns"):
@@ -139,7 +142,6 @@ def _query(body: QueryBody, want: Want, routing_key: ItemId | None = None) -> Qu
             if name in clicks or name == TIME:
                 raise InvalidRequest(f"columns: '{name:.60}' has a field of its own")
             clicks[name] = [one.get(name, ()) for one in of_each]
-    names = (body.model, body.version, body.unknown_items)
     return Query(clicks, want, *names, routing_key, _field_of_each(body, "now"))
 
 
