@@ -21,6 +21,7 @@ from persona.contract import (
 from service.protocols.native.errors import InvalidBody, Path
 from service.protocols.native.schema import (
     EncodeRequest,
+    ItemsRequest,
     NamedHistory,
     QueryBody,
     RecommendRequest,
@@ -145,7 +146,14 @@ def _clicks(body: QueryBody) -> Sequence[Sequence[ItemId]]:
     ]
 
 
-_BODIES = (EncodeRequest, ScoreRequest, RecommendRequest, SimilarRequest, NamedHistory)
+_BODIES = (
+    EncodeRequest,
+    ScoreRequest,
+    RecommendRequest,
+    SimilarRequest,
+    ItemsRequest,
+    NamedHistory,
+)
 _FIELDS = {field for body in _BODIES for field in body.model_fields}
 _OUT_OF_RANGE = {"greater_than_equal", "less_than"}
 _ID = "a string or an integer"
@@ -170,6 +178,7 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("allowed", int): _ID,
     ("denied",): "a list of item ids",
     ("denied", int): _ID,
+    ("search",): "a string of at most 256 characters",
     ("k",): "an integer of at least 1",
 }
 
