@@ -7,9 +7,12 @@ import heapq
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from persona.artifact.reading import Artifact
 from persona.contract import ItemId
+
+MOST_RANKED = 10_000  # takes 30 ms; a letter alone is in nearly every name of a million
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ class Titles:
         """At most k items with the text in their name or id, the closest first.
 
         Names that equal the text come first, then those that begin with it, then those with a
-        word that does; shorter names before longer ones. Case and accents do not count. An empty
+        word that does; shorter names before longer ones. Case and accents do not count. Where more
+        than `MOST_RANKED` items have the text, those first in the catalogue are ranked. An empty
         text finds the first k items.
         """
         wanted = folded(text.strip())
         found = (row for row, name in enumerate(self._folded) if wanted in name)
-        rows = heapq.nsmallest(k, found, key=lambda row: self._distance(wanted, row))
+        ranked = islice(found, MOST_RANKED if wanted else k)
+        rows = heapq.nsmallest(k, ranked, key=lambda row: self._distance(wanted, row))
         return [self.of_row(row) for row in rows]
 
     def _distance(self, wanted: str, row: int) -> tuple[int, int, int]:
