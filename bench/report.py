@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.results import FOLDER, commit, record_table, versions
+from persona.colours import LINES
 
 PLOTS = FOLDER / "plots"
 
@@ -43,6 +44,7 @@ def plot(name: str, x_label: str, y_label: str, lines: Mapping[str, Mapping[int,
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=LINES)
     for label, points in lines.items():
         axes.loglog(list(points), list(points.values()), "o-", label=label)
     axes.set_xlabel(x_label)

@@ -89,6 +89,11 @@ ROUTES = (
         404: {"items": ["news"], "k": 3, "version": "7"},
         422: {"items": ["news"], "k": 0},
     }),
+    Route("POST", "/v1/items", {
+        200: {"items": ["news", "msn-sports"]},
+        404: {"search": "sport", "model": "films"},
+        422: {"search": "sport", "k": 0},
+    }),
     Route("GET", "/v1/models"),
     Route("POST", "/v1/embeddings", {
         200: {"model": "news", "input": ["frontpage news", "sports"], "encoding_format": "base64"},
@@ -127,6 +132,7 @@ OPERATIONS = (  # for operators alone
 )  # fmt: skip
 ALL = ROUTES + OPERATIONS
 REFUSED = "version 2 is refused: it differs from its golden pairs"
+NOT_QUEUED = "/v1/items"
 LATE = "1 of 2 workers has not followed"
 
 
@@ -152,6 +158,9 @@ async def recorded() -> Examples:
         await record_each(client, [*asked, *OPERATIONS], examples)
     async with answering(artifacts=SHIPPED, max_queue_tokens=1) as client:
         for route in asked:
+            if route.path == NOT_QUEUED:
+                add_error(route, 429, "overloaded", "the queue is full", examples)
+                continue
             first = record(client, route, {})
             await asyncio.gather(first, record(client, route, examples[route.name]))
     for route in asked:

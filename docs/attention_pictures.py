@@ -16,6 +16,7 @@ from torch import Tensor
 from model.network.attention import mask_from_lengths, masked_softmax, sequence_mask
 from model.network.encoder import EncoderConfig, MaskedSequence
 from persona.cli.explain import explain
+from persona.colours import ABOVE, FORBIDDEN, INK, PALE
 
 DOCS = Path(__file__).parent
 ARTIFACTS = DOCS.parent / "artifacts"
@@ -25,9 +26,8 @@ TOKENS = ("start", "click 1", "click 2", "click 3", "click 4", "padding", "paddi
 CLICKS = ("click 1", "click 2", "click 3", "padding", "padding")
 USERS = ("user 1", "user 2")
 KEY_MASK = torch.tensor([[True, True, True, True, False, False]])  # the start token is added later
-INK, PALE = "#1f2933", "#66727f"
 SHADES = mpl.colormaps["Blues"]
-MASKED, ATTENDED = "#e4e7eb", "#2f78c4"
+MASKED, ATTENDED = FORBIDDEN, ABOVE
 YES_NO = ListedColormap([MASKED, ATTENDED])
 WRONG = ("", "", "padding", "lost")  # words for the colours of a wrong mask
 OUTCOMES = ListedColormap([MASKED, ATTENDED, "#d29922", "#c93c37"])

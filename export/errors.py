@@ -3,7 +3,8 @@
 PersonaError
 └── ExportError
     ├── ParityError     ONNX Runtime and PyTorch differ by more than the tolerance
-    └── RecallError     the index misses too many of the best items
+    ├── RecallError     the index misses too many of the best items
+    └── TitlesError     the names, links or examples cannot be used
 """
 
 from persona.contract import PersonaError
@@ -19,3 +20,7 @@ class ParityError(ExportError):
 
 class RecallError(ExportError):
     """The index misses too many of the best items."""
+
+
+class TitlesError(ExportError):
+    """The names, links or examples for people cannot be used; the message names file and item."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.titles import ForPeople
 from export.write import Description, write_artifact
 from model.clicks.histories import Histories
 from model.errors import DataError
@@ -24,7 +25,14 @@ from persona.contract import ItemId
 
 
 def export_run(
-    run: Path, name: str, version: str, root: Path, *, index: bool = False, data: Path | None = None
+    run: Path,
+    name: str,
+    version: str,
+    root: Path,
+    *,
+    index: bool = False,
+    data: Path | None = None,
+    for_people: ForPeople = ForPeople(),  # noqa: B008  # frozen
 ) -> Artifact:
     """Exports the best checkpoint of a run.
 
@@ -35,6 +43,7 @@ def export_run(
         root: folder of all artifacts.
         index: add an index of the item table, measured on users of the run's clicks.
         data: those clicks, by default the file that the recipe names.
+        for_people: where names, links and examples come from.
 
     Raises:
         RecipeError: the folder holds no run, or a run without a checkpoint.
@@ -42,6 +51,7 @@ def export_run(
         ParityError: ONNX Runtime's answers differ from PyTorch's.
         RecallError: the index misses too many of the best items.
         DataError: the clicks cannot be read, or are not those of the run.
+        TitlesError: the names, links or examples cannot be used.
     """
     check_name(name, version)
     recipe = read_run_recipe(run)
@@ -52,9 +62,10 @@ def export_run(
         version=version,
         description=recipe.description,
         licence=recipe.data.licence,
-        training=_training(run, recipe, name, version),
+        training=_training(run, recipe, name, version, for_people),
         metrics=carried_metrics(run),
         index_for=_clicks(run, recipe, item_ids, data) if index else None,
+        for_people=for_people,
     )
     return open_artifact(write_artifact(encoder, item_ids, about, root))
 
@@ -90,7 +101,7 @@ def _clicks(run: Path, recipe: Recipe, item_ids: Sequence[ItemId], data: Path | 
     return histories
 
 
-def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:
+def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: ForPeople) -> Facts:
     data = read_facts(run, DATA)
     folder = f"runs/{name}"
     seen = read_facts(run, TRAFFIC)
@@ -105,7 +116,10 @@ def _training(run: Path, recipe: Recipe, name: str, version: str) -> Facts:
                 f"--output {folder}"
             ),
             f"persona evaluate {folder} --data {data['file']}",
-            f"persona export {folder} --name {name} --version {version} --output artifacts",
+            (
+                f"persona export {folder} --name {name} --version {version} --output artifacts"
+                f"{for_people.options()}"
+            ),
         ],
         "recipe": recipe.model_dump(mode="json"),
         **({"traffic": seen} if seen else {}),

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from export.graphs import export_graphs
 from export.model_card import model_card
 from export.parity import compare, report, summary
+from export.titles import ForPeople, example_histories, item_titles
 from model.clicks.histories import Histories, encoder_inputs
 from model.network.encoder import UserEncoder
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
+    EXAMPLES,
     GOLDEN,
     ITEM_EMBEDDINGS,
     ITEM_IDS,
+    ITEM_TITLES,
     MODEL_CARD,
     PARITY,
     Architecture,
+    Examples,
     Facts,
     Golden,
     GoldenPair,
@@ -52,6 +56,7 @@ class Description:
     metrics: Facts = field(default_factory=dict)  # as `persona evaluate` reports them
     examples: Sequence[Sequence[ItemId]] = ()  # histories for the golden pairs
     index_for: Histories | None = None  # whose clicks measure an index; None: no index
+    for_people: ForPeople = ForPeople()  # noqa: RUF009  # frozen
 
 
 def write_artifact(
@@ -63,6 +68,7 @@ def write_artifact(
         ArtifactError: that version is there already, or the name or version is not allowed.
         ParityError: ONNX Runtime's answers differ from PyTorch's.
         RecallError: the index misses too many of the best items.
+        TitlesError: the names, links or examples cannot be used.
     """
     with new_version(root, about.name, about.version) as folder:
         _fill(folder, encoder.eval(), item_ids, about)
@@ -78,6 +84,7 @@ def _fill(
     write_json(folder / ITEM_IDS, list(item_ids))
     if len(item_ids) > LARGE_CATALOGUE:
         write_catalogue(item_ids, folder)
+    write_for_people(folder, about.for_people, item_ids)
     pairs = list(_golden_pairs(encoder, item_ids, about.examples))
     golden = Golden(tolerance=GOLDEN_TOLERANCE, pairs=pairs)
     write_json(folder / GOLDEN, golden.model_dump())
@@ -85,6 +92,18 @@ def _fill(
     manifest = _manifest(encoder, about, graphs, summary(cases), index)
     (folder / MODEL_CARD).write_text(model_card(manifest))
     write_manifest(folder, manifest)
+
+
+def write_for_people(folder: Path, about: ForPeople, item_ids: Sequence[ItemId]) -> None:
+    """Writes the names, links and examples, as far as there are any.
+
+    Raises:
+        ArtifactError, TitlesError: a file cannot be used.
+    """
+    if (titles := item_titles(about, item_ids)) is not None:
+        write_json(folder / ITEM_TITLES, titles.model_dump())
+    if examples := example_histories(about, item_ids):
+        write_json(folder / EXAMPLES, Examples(examples=examples).model_dump())
 
 
 def _manifest(

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model.evaluation.metrics import Estimate
+from persona.colours import ABOVE, BELOW
 
-ENCODER, BASELINE, GREY = "#3b82d0", "#cf7420", "#7d8792"
+ENCODER, BASELINE, GREY = ABOVE, BELOW, "#7d8792"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "persona",  # so that the same evaluation gives the same file

@@ -20,6 +20,8 @@
         item_index.faiss       only on request: an index of the item table, see export/index.py
         golden.json            histories and the embeddings that they must have
         evaluation.json        optional: histories and candidates that versions are compared by
+        item_titles.json       optional: a name and a link of each item, for people
+        examples.json          optional: named histories to begin with, for people
         parity.json            PyTorch compared with ONNX Runtime, case by case
         README.md              the model card
 
@@ -30,7 +32,7 @@ docs/artifact-format.md explains it to users.
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +50,8 @@ ITEM_KEY_STARTS = "item_key_starts.npy"
 ITEM_KEYS = "item_keys.bin"
 GOLDEN = "golden.json"
 EVALUATION = "evaluation.json"
+ITEM_TITLES = "item_titles.json"
+EXAMPLES = "examples.json"
 ITEM_INDEX = "item_index.faiss"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
@@ -61,6 +65,9 @@ VERSION = r"^(0|[1-9][0-9]{0,17})$"
 
 GraphName = Literal["embedding", "embedding_long", "attention", "attention_full", "score"]
 Facts = dict[str, object]
+# Pages show it as a link: nothing but an address of the web may stand there.
+LINK = r"^https?://[^\s]+$"
+Link = Annotated[str, Field(pattern=LINK)]
 
 
 class _Strict(BaseModel):
@@ -197,6 +204,26 @@ class Evaluation(_Strict):
     """Cases by which the service compares a new version with the one that runs."""
 
     cases: list[EvaluationCase] = Field(min_length=1)
+
+
+class ItemTitles(_Strict):
+    """What people call the items, by row: in either list, one entry for each of n_items."""
+
+    names: list[str] | None = None  # None: the ids
+    links: list[Link | None] | None = None  # None: no item has one
+
+
+class Example(_Strict):
+    """A history to begin with, made up by a person."""
+
+    name: str = Field(min_length=1)
+    history: list[ItemId]
+
+
+class Examples(_Strict):
+    """The histories that a page or a notebook offers first."""
+
+    examples: list[Example]
 
 
 def check_name(name: str, version: str) -> None:

@@ -14,18 +14,23 @@ from persona.artifact.errors import ArtifactError
 from persona.artifact.format import (
     DEFAULT,
     EVALUATION,
+    EXAMPLES,
     FORMAT_VERSION,
     GOLDEN,
     ITEM_EMBEDDINGS,
     ITEM_IDS,
+    ITEM_TITLES,
     MANIFEST,
     MANIFEST_CHECKSUM,
     SIGNATURE,
     WEIGHTS,
     Evaluation,
+    Example,
+    Examples,
     FileFact,
     Golden,
     GraphName,
+    ItemTitles,
     Manifest,
     checksum,
     manifest_checksum_line,
@@ -78,6 +83,35 @@ class Artifact:
         if EVALUATION not in self.manifest.files:
             return None
         return _read_json(self.folder / EVALUATION, Evaluation)
+
+    @cached_property
+    def item_titles(self) -> ItemTitles:
+        """Names and links of the items; neither where the artifact carries none.
+
+        Raises:
+            ArtifactError: the file is malformed, or has more or fewer entries than items.
+        """
+        if ITEM_TITLES not in self.manifest.files:
+            return ItemTitles()
+        path = self.folder / ITEM_TITLES
+        titles = _read_json(path, ItemTitles)
+        for column, entries in (("names", titles.names), ("links", titles.links)):
+            if entries is not None and len(entries) != self.manifest.n_items:
+                raise ArtifactError(
+                    f"{path}: {len(entries)} {column}, the manifest says {self.manifest.n_items}"
+                )
+        return titles
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """Histories to begin with; none where the artifact carries none.
+
+        Raises:
+            ArtifactError: the file is malformed.
+        """
+        if EXAMPLES not in self.manifest.files:
+            return []
+        return read_examples(self.folder / EXAMPLES)
 
     def without(self, *graphs: GraphName) -> "Artifact":
         """The artifact as if it carried no such graphs."""
@@ -138,6 +172,17 @@ def open_artifact(folder: Path, trusted_keys: Sequence[Path] = ()) -> Artifact:
     for name, fact in manifest.files.items():
         _verify(folder / name, fact)
     return Artifact(folder, manifest, _read_json(folder / GOLDEN, Golden))
+
+
+def read_examples(path: Path) -> list[Example]:
+    """The histories of a file like an artifact's `examples.json`.
+
+    Raises:
+        ArtifactError: the file is missing or malformed; the message names it and the place.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing")
+    return _read_json(path, Examples).examples
 
 
 def find_artifacts(root: Path) -> list[Path]:

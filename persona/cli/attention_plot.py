@@ -15,11 +15,13 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, Powe
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from persona.colours import ABOVE, BELOW, FORBIDDEN, HEAT, INK, NOTHING, PALE
+
 Weights = NDArray[np.float32]
 
-INK, PALE, FORBIDDEN = "#1f2933", "#66727f", "#e4e7eb"
-COLOURS = LinearSegmentedColormap.from_list("persona", ["#f3f7fc", "#9cc4ec", "#2f78c4", "#0a2f5c"])
-START = "start"
+SIGNED = LinearSegmentedColormap.from_list("persona signed", [BELOW, NOTHING, ABOVE])
+COLOURS = LinearSegmentedColormap.from_list("persona", [NOTHING, "#9cc4ec", ABOVE, HEAT])
+START, NO_CLICK = "start", "no click"
 STRIP = 32  # columns a strip
 ROOMY = 12  # up to so many columns there is room for wide cells
 LABEL = 20  # characters of an item id that are shown
@@ -53,6 +55,25 @@ def draw_candidates(
         Panel(f"head {head + 1}", candidates, weights[:, head]) for head in range(weights.shape[1])
     ]
     return _strips(panels, clicks, weights, title, about)
+
+
+def draw_reasons(
+    clicks: Sequence[str],
+    items: Sequence[str],
+    reasons: Weights,
+    base: Weights | None,
+    title: str,
+    about: str,
+) -> Figure:
+    """Items by clicks: what each click adds to each item's score, (N, L), below zero in orange.
+
+    `base` (N,) is what the items score without any click, and stands in front.
+    """
+    if base is None:
+        return _strips([Panel("", items, reasons)], clicks, reasons, title, about)
+    shown = np.column_stack([base, reasons])
+    panel = Panel("", items, shown)
+    return _strips([panel], [NO_CLICK, *clicks], shown, title, about, signed=True)
 
 
 def draw_full(clicks: Sequence[str], weights: Weights, title: str, about: str) -> Figure:
@@ -97,7 +118,13 @@ def shortened(name: str) -> str:
 
 
 def _strips(
-    panels: Sequence[Panel], columns: Sequence[str], compared: Weights, title: str, about: str
+    panels: Sequence[Panel],
+    columns: Sequence[str],
+    compared: Weights,
+    title: str,
+    about: str,
+    *,
+    signed: bool = False,
 ) -> Figure:
     """All panels below one another, for each strip of columns; colours reach `compared`'s top."""
     names = [shortened(name) for name in columns]
@@ -115,8 +142,8 @@ def _strips(
         figsize=(max(5.2, width * cell + row_names + 1.5), len(strips) * strip_height + 1.25),
         layout="constrained",
     )
-    top = float(compared.max()) if compared.size else 1.0
-    scale = Normalize(0, max(top, 1e-6))
+    top = max(float(np.abs(compared).max()) if compared.size else 1.0, 1e-6)
+    scale = Normalize(-top if signed else 0, top)
     grid = figure.subplots(
         len(strips) * len(panels), 1, squeeze=False, height_ratios=heights * len(strips)
     )[:, 0]
@@ -130,8 +157,8 @@ def _strips(
         last = number % len(panels) == len(panels) - 1
         shown = names[strip.start : strip.stop] if last else []
         axes.set_xticks(np.arange(len(shown)) + 0.5, shown, rotation=90 if upright else 0)
-        if names and names[0] == START and strip.start == 0:
-            axes.axvline(1, color="white", linewidth=6)  # the start token is no click
+        if names and names[0] in {START, NO_CLICK} and strip.start == 0:
+            axes.axvline(1, color="white", linewidth=6)  # that column is no click
     grid[-1].set_xlabel("clicks, oldest to newest", color=PALE)
     beyond = any(panel.weights.size and panel.weights.max() > scale.vmax for panel in panels)
     _head_and_scale(figure, scale, title, about, extend="max" if beyond else "neither")
@@ -142,17 +169,18 @@ def _cells(
     axes: Axes, weights: "np.ma.MaskedArray", scale: Normalize, *, numbers: bool, gap: float
 ) -> None:
     """Coloured cells, row 0 on top, with their weights as text where there is room."""
-    colours: Colormap = COLOURS.with_extremes(bad=FORBIDDEN)
+    signed = (scale.vmin or 0) < 0
+    colours: Colormap = (SIGNED if signed else COLOURS).with_extremes(bad=FORBIDDEN)
     axes.pcolormesh(weights, cmap=colours, norm=scale, edgecolors="white", linewidth=gap)
     axes.set_ylim(len(weights), 0)  # not invert_yaxis: shared axes would turn again and again
     axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.spines[:].set_visible(False)
     if not numbers:
         return
-    for row, column in np.argwhere(weights.filled(0) >= 0.005):
+    for row, column in np.argwhere(np.abs(weights.filled(0)) >= 0.005):
         weight = float(weights[row, column])
-        colour = "white" if scale(weight) > 0.5 else INK
-        text = f"{weight:.2f}".removeprefix("0")
+        colour = "white" if abs(weight) > 0.5 * (scale.vmax or 1) * (1 + signed / 2) else INK
+        text = f"{weight:+.2f}" if signed else f"{weight:.2f}".removeprefix("0")
         place = (column + 0.5, row + 0.5)
         axes.annotate(text, place, ha="center", va="center", fontsize=8, color=colour)
 
@@ -172,16 +200,17 @@ def _name_positions(axes: Axes, names: Sequence[str]) -> None:
 def _head_and_scale(
     figure: Figure, scale: Normalize, title: str, about: str, extend: str = "neither"
 ) -> None:
+    signed = (scale.vmin or 0) < 0
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     figure.supxlabel(about, x=0.01, ha="left", fontsize=8.5, color=PALE)
     bar = figure.colorbar(
-        ScalarMappable(scale, COLOURS),
+        ScalarMappable(scale, SIGNED if signed else COLOURS),
         ax=figure.axes,
         extend=extend,
         fraction=0.04,
         aspect=30,
         pad=0.02,
     )
-    bar.set_label("attention weight", color=PALE)
+    bar.set_label("share of the score" if signed else "attention weight", color=PALE)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, colors=INK)

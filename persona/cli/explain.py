@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from persona.contract import Embeddings, Floats, ItemId, Result, Scores
+    from persona.artifact.titles import Titles
+    from persona.contract import Embeddings, Floats, ItemId, Recommendations, Result, Scores
     from persona.engine.model import Model
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -36,18 +38,22 @@ def explain(
         str | None,
         typer.Option(help="Item ids: show which clicks speak for each (source-target models)."),
     ] = None,
+    next_items: Annotated[
+        int | None,
+        typer.Option("--next", min=1, help="Show so many recommended items, and reasons for each."),
+    ] = None,
 ) -> None:
     """Show what the user embedding of one history looks at.
 
     Prints the weight of every click for each head, and first the start token's. Needs no service.
-    A star marks an item that the model does not know.
+    Items have the names that the artifact carries. A star marks one that the model does not know.
 
         persona explain --history "frontpage,news,news,sports" --output attention.png
     """
     if output is not None and output.suffix not in FORMATS:
         raise typer.BadParameter(f"{output}: the picture's name ends with {', '.join(FORMATS)}")
-    if full and candidates is not None:
-        raise typer.BadParameter("give --full or --candidates, not both")
+    if full + (candidates is not None) + (next_items is not None) > 1:
+        raise typer.BadParameter("give one of --full, --candidates and --next")
     if full and output is None:
         raise typer.BadParameter("--full draws a picture: give --output")
     from persona.engine import Engine
@@ -55,6 +61,8 @@ def explain(
     reader = _Reader(Engine.open(artifacts).registry.find(model), history)
     if candidates is not None:
         reader.show_candidates(candidates, output)
+    elif next_items is not None:
+        reader.show_next(next_items, output)
     else:
         reader.show_embedding(output, full=full)
     if output is not None:
@@ -74,7 +82,7 @@ class _Reader:
 
         pooled = self._ask(Embeddings("pooled"))
         assert pooled.pooled_attention is not None  # noqa: S101  # what was wanted
-        clicks = self._names(pooled)
+        clicks = self._names(pooled.items)
         _print_clicks(clicks, pooled.pooled_attention)
         if output is None:
             return
@@ -100,18 +108,36 @@ class _Reader:
         result = self._ask(Scores([chosen], attention=True))
         scores, weights = result.scores, result.candidate_attention
         assert scores is not None and weights is not None  # noqa: S101, PT018  # what was wanted
-        clicks = self._names(result)
-        _print_candidates(chosen, scores, clicks, weights)
+        clicks, names = self._names(result.items), self._names(chosen)
+        _print_candidates(names, scores, clicks, weights)
         if output is None:
             return
         from persona.cli.attention_plot import draw_candidates, save
 
-        rated = [f"{item}  {score:+.2f}" for item, score in zip(chosen, scores, strict=True)]
+        rated = [f"{item}  {score:+.2f}" for item, score in zip(names, scores, strict=True)]
         title = f"{self._title}: which clicks speak for a candidate"
         about = f"{self._about(result)}; scores beside names"
         save(draw_candidates(clicks, rated, weights, title, about), output)
 
-    def _ask(self, want: "Embeddings | Scores") -> "Result":
+    def show_next(self, k: int, output: Path | None) -> None:
+        """The recommended items, and what each click adds to their scores."""
+        from persona.contract import Recommendations
+
+        result = self._ask(Recommendations(k, reasons=True))
+        scores, reasons = result.scores, result.reasons
+        assert scores is not None and reasons is not None  # noqa: S101, PT018  # what was wanted
+        clicks, names = self._names(result.items), self._names(result.recommended)
+        _print_next(names, scores, clicks, reasons)
+        if output is None:
+            return
+        from persona.cli.attention_plot import draw_reasons, save
+
+        rated = [f"{item}  {score:+.2f}" for item, score in zip(names, scores, strict=True)]
+        title = f"{self._title}: which clicks speak for the next items"
+        about = f"{self._about(result)}; scores beside names, each the sum of its row"
+        save(draw_reasons(clicks, rated, reasons, result.base_scores, title, about), output)
+
+    def _ask(self, want: "Embeddings | Scores | Recommendations") -> "Result":
         from persona.contract import ITEM_ID, Query
 
         clicks = item_ids(self.history, self.model.artifact.item_ids)
@@ -121,9 +147,18 @@ class _Reader:
     def _title(self) -> str:
         return f"{self.model.manifest.name} {self.model.manifest.version}"
 
-    def _names(self, result: "Result") -> list[str]:
-        known = set(self.model.artifact.item_ids)
-        return [str(item) if item in known else f"{item}*" for item in result.items]
+    @cached_property
+    def _titles(self) -> "Titles":
+        from persona.artifact.titles import Titles
+
+        return Titles(self.model.artifact)
+
+    def _names(self, items: "Sequence[ItemId]") -> list[str]:
+        catalogue = self.model.catalogue
+        return [
+            self._titles.of_row(row).name if row < catalogue.n_items else f"{item}*"
+            for item, row in zip(items, catalogue.rows(items), strict=True)
+        ]
 
     def _about(self, result: "Result") -> str:
         kind = self.model.manifest.architecture
@@ -171,7 +206,7 @@ def _print_clicks(clicks: Sequence[str], weights: "Floats") -> None:
 
 
 def _print_candidates(
-    candidates: "Sequence[ItemId]", scores: "Floats", clicks: Sequence[str], weights: "Floats"
+    candidates: Sequence[str], scores: "Floats", clicks: Sequence[str], weights: "Floats"
 ) -> None:
     """A row a candidate: its score, and for each head the click that speaks for it most."""
     table = Table("candidate")
@@ -180,5 +215,17 @@ def _print_candidates(
         table.add_column(f"head {head + 1} looks most at")
     for candidate, score, heads in zip(candidates, scores, weights, strict=True):
         most = [f"{clicks[row.argmax()]} {row.max():.3f}" for row in heads] if clicks else []
-        table.add_row(escape(str(candidate)), f"{score:+.3f}", *map(escape, most))
+        table.add_row(escape(candidate), f"{score:+.3f}", *map(escape, most))
+    Console().print(table)
+
+
+def _print_next(
+    items: Sequence[str], scores: "Floats", clicks: Sequence[str], reasons: "Floats"
+) -> None:
+    """A row an item: its score, and the click that speaks for it most."""
+    table = Table("next", "click that speaks for it most")
+    table.add_column("score", justify="right")
+    for item, score, weights in zip(items, scores, reasons, strict=True):
+        most = f"{clicks[weights.argmax()]} {weights.max():+.3f}" if clicks else ""
+        table.add_row(escape(item), escape(most), f"{score:+.3f}")
     Console().print(table)

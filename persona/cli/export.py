@@ -22,6 +22,15 @@ def export(
     item_embeddings: Annotated[
         Path | None, typer.Option(help="Also write the item table here, as Parquet.")
     ] = None,
+    titles: Annotated[
+        Path | None, typer.Option(help="What people call the items: CSV of item_id, name, link.")
+    ] = None,
+    link: Annotated[
+        str | None, typer.Option(help="Address of an item's page, with {item_id} in it.")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Named histories to begin with, as JSON.")
+    ] = None,
 ) -> None:
     """Turn a run into an artifact that the service loads.
 
@@ -32,8 +41,10 @@ def export(
     Example: persona export runs/news --name news --version 1 --output artifacts
     """
     from export.run import export_run, quality_warning
+    from export.titles import ForPeople
 
-    artifact = export_run(run, name, version, output, index=index, data=data)
+    for_people = ForPeople(titles, link, examples)
+    artifact = export_run(run, name, version, output, index=index, data=data, for_people=for_people)
     size = sum(path.stat().st_size for path in artifact.folder.iterdir())
     difference = artifact.manifest.parity.worst_absolute_difference
     Console().print(

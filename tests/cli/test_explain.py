@@ -14,7 +14,9 @@ from model.network.encoder import EncoderConfig
 from persona.cli.app import app
 from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
 from persona.cli.explain import item_ids
+from persona.engine import Engine
 from tests.conftest import random_encoder
+from tests.fences import ROOT
 
 HISTORY = "item 1,item 2,item 2,item 7"
 ITEMS: list[str | int] = [7, 8, "7", "films, old"]
@@ -93,7 +95,7 @@ def test_candidates_of_a_user_without_clicks_still_have_scores(films: Path, tmp_
     [
         (["--model", "books"], "no model 'books'"),
         (["--candidates", "item 1"], "carries no graph 'score' for attention of candidates"),
-        (["--candidates", "item 1", "--full"], "--full or --candidates"),
+        (["--candidates", "item 1", "--full"], "give one of --full, --candidates and --next"),
         (["--output", "a.txt"], "the picture's name ends with .png"),
         (["--history", "[1"], "not JSON"),
     ],
@@ -163,3 +165,26 @@ def test_the_table_needs_no_matplotlib_and_the_picture_says_how_to_get_it(
     picture = run_without("matplotlib", *options, "--output", str(tmp_path / "a.png"))
     assert picture.returncode == 1
     assert picture.stderr.startswith("persona: this needs matplotlib: pip install")
+
+
+def test_next_items_come_with_their_reasons(tiny_artifacts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "next.svg"
+    result = explain(tiny_artifacts, output, "--history", HISTORY, "--next", "3")
+    assert result.exit_code == 0, result.output
+    best = Engine.open(tiny_artifacts).recommend([HISTORY.split(",")], 3).users[0]
+    rows = [line.split("│") for line in result.output.splitlines() if line.startswith("│")]
+    assert [row[1].strip() for row in rows] == best.items
+    assert [float(row[3]) for row in rows] == pytest.approx(best.scores, abs=6e-4)
+    assert "no click" in output.read_text()
+
+
+def test_items_have_the_names_of_the_artifact(tmp_path: Path) -> None:
+    result = explain(ROOT / "artifacts/news", tmp_path / "a.png", "--history", "frontpage,x")
+    assert "Front page" in result.output
+    assert "x*" in result.output
+
+
+def test_two_kinds_of_pictures_at_once_are_refused(tiny_artifacts: Path, tmp_path: Path) -> None:
+    result = explain(tiny_artifacts, tmp_path / "a.png", "--history", "", "--full", "--next", "3")
+    assert result.exit_code == 2
+    assert "give one of --full, --candidates and --next" in result.output

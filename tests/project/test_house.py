@@ -22,6 +22,7 @@ ARROWS = {
     "persona.client": "persona.contract persona.results",
     "persona.tables": "persona.contract",
     "persona.cpus": "",
+    "persona.colours": "",
     "persona.scoring": "persona.contract persona.results persona.tables persona.client"
     " persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
@@ -35,7 +36,7 @@ ARROWS = {
     "model.evaluation": "model.errors model.clicks model.network",
     "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
     " persona.tables",
-    "model.report": "model.errors model.clicks model.evaluation model.training",
+    "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
     "model": "persona.contract persona.tables",
     "export": "model persona.contract persona.artifact persona.engine",
 }
@@ -52,7 +53,7 @@ LIBRARIES = {
     "pydantic_settings": "service.settings",
     "faiss": "persona.engine.index export.index",
     "onnxruntime": "persona.engine.session export",
-    "fastapi": "service.app service.health service.openapi service.protocols",
+    "fastapi": "service.app service.health service.openapi service.playground service.protocols",
     "starlette": "service",
     "prometheus_client": "service",
     "limits": "service",

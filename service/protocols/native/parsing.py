@@ -22,6 +22,7 @@ from persona.contract import (
 from service.protocols.native.errors import InvalidBody, Path
 from service.protocols.native.schema import (
     EncodeRequest,
+    ItemsRequest,
     NamedHistory,
     QueryBody,
     RecommendRequest,
@@ -151,7 +152,14 @@ def _field_of_each(body: QueryBody, field: str) -> list[Any]:
     return found if any(one is not None for one in found) else []
 
 
-_BODIES = (EncodeRequest, ScoreRequest, RecommendRequest, SimilarRequest, NamedHistory)
+_BODIES = (
+    EncodeRequest,
+    ScoreRequest,
+    RecommendRequest,
+    SimilarRequest,
+    ItemsRequest,
+    NamedHistory,
+)
 _FIELDS = {field for body in _BODIES for field in body.model_fields}
 _OUT_OF_RANGE = {"greater_than_equal", "less_than"}
 _ID = "a string or an integer"
@@ -182,6 +190,7 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("allowed", int): _ID,
     ("denied",): "a list of item ids",
     ("denied", int): _ID,
+    ("search",): "a string of at most 256 characters",
     ("k",): "an integer of at least 1",
 }
 

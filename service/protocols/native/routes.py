@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 
 from persona.contract import InvalidRequest, PersonaError, Query, Results
 from service.lifecycle import Service
-from service.protocols.exchange import Answer, Headers, Receive, accept, answered_by, ask
+from service.protocols.exchange import Answer, Headers, Receive, Verb, accept, answered_by, ask
 from service.protocols.native.errors import answer_to
+from service.protocols.native.items import ItemsVerb
 from service.protocols.native.large_bodies import LARGE_BYTES, parse_large
 from service.protocols.native.parsing import (
     encode_query,
@@ -34,6 +35,8 @@ from service.protocols.native.schema import (
     EncodeRequest,
     EncodeResponse,
     ErrorResponse,
+    ItemsRequest,
+    ItemsResponse,
     ModelCard,
     Models,
     QueryBody,
@@ -82,11 +85,12 @@ class QueryVerb(Generic[Body]):
             return answer_to(error)
 
 
-VERBS: dict[str, QueryVerb[Any]] = {
+VERBS: dict[str, Verb] = {
     "/v1/encode": QueryVerb(EncodeRequest, encode_query, render_encoded),
     "/v1/score": QueryVerb(ScoreRequest, score_query, render_scored),
     "/v1/recommend": QueryVerb(RecommendRequest, recommend_query, render_recommended),
     "/v1/similar": QueryVerb(SimilarRequest, similar_query, render_similar),
+    "/v1/items": ItemsVerb(),
 }
 
 
@@ -122,6 +126,11 @@ def similar(body: SimilarRequest) -> None:
     """The items that are most like each of some items."""
 
 
+@posted.post("/items", response_model=ItemsResponse, responses=_QUERY_ERRORS)
+def items(body: ItemsRequest) -> None:
+    """What people call items: of these ids, or those with a text in the name."""
+
+
 @plain.get("/models", responses=_errors(401, 503))
 async def models(request: Request) -> Models:
     """The loaded versions, the default first: Persona's facts, and the list that OpenAI returns."""
@@ -135,6 +144,7 @@ async def models(request: Request) -> Models:
         facts = manifest.model_dump(include=set(ModelCard.model_fields))
         facts["share"] = registry.shares[manifest.name].get(manifest.version, 0.0)
         facts["checksum"] = model.artifact.checksum
+        facts["examples"] = model.artifact.examples
         facts["width"] = manifest.architecture.width
         facts["max_length"] = manifest.architecture.max_length
         cards.append(ModelCard.model_validate(facts))

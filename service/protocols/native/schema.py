@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from persona.artifact.format import Architecture, Facts
+from persona.artifact.format import Architecture, Example, Facts
 from persona.contract import AttentionDetail, UnknownItems
 from service.protocols.validation import Seconds
 
@@ -129,6 +129,19 @@ class SimilarRequest(_Strict, _Filters):
     items: Items
 
 
+class ItemsRequest(_Strict):
+    """Items whose names are wanted: these, or those that a text finds."""
+
+    model: ModelName = None
+    version: Annotated[str | None, Field(description="default: the newest")] = None
+    items: Annotated[Items | None, Field(description="these; default: those of the search")] = None
+    search: Annotated[
+        str,
+        Field(max_length=256, description="part of a name or id; empty: the catalogue's first"),
+    ] = ""
+    k: Annotated[int, Field(ge=1, description="how many items a search may find")] = 10
+
+
 class PooledAttention(BaseModel):
     """The weights that the embedding is read from: `start[h] + sum(weights[h]) = 1`."""
 
@@ -239,6 +252,23 @@ class SimilarResponse(BaseModel):
     items: list[SimilarItem]
 
 
+class TitledItem(BaseModel):
+    """An item as people see it; the id stands for a missing name."""
+
+    item: Id
+    name: str
+    link: str | None
+    known: Annotated[bool, Field(description="whether the model knows the item")]
+
+
+class ItemsResponse(BaseModel):
+    """The items in the request's order; of a search, the closest first."""
+
+    model: str
+    version: str
+    items: list[TitledItem]
+
+
 class ModelCard(BaseModel):
     """A model that this service answers for."""
 
@@ -254,6 +284,7 @@ class ModelCard(BaseModel):
     max_length: int
     architecture: Architecture
     metrics: Facts
+    examples: list[Example]  # histories to begin with
 
 
 class ModelObject(BaseModel):
