@@ -10,7 +10,7 @@ import numpy as np
 
 from model.clicks.histories import Histories
 from model.network.encoder import EncoderConfig
-from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
+from model.training.recipe import BY_RULE, DataRecipe, Recipe, TrainingRecipe
 
 STEPS = 10_000  # of a whole run; ml-1m stops improving earlier
 STEPS_PER_EPOCH = 256  # if there are enough clicks
@@ -21,7 +21,7 @@ VALIDATION_CASES = 20_000  # put the standard error of NDCG@10 at about 1 % of i
 
 
 def default_recipe(
-    histories: Histories, data: DataRecipe | None = None, name: str = "default"
+    histories: Histories, data: DataRecipe | None = None, name: str = BY_RULE
 ) -> Recipe:
     """A recipe for these clicks, from history lengths, clicks, repeats and catalogue size.
 

@@ -21,7 +21,7 @@ from model.network.encoder import EncoderConfig
 from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits
-
+BY_RULE = "default"  # name of the recipe that rules make; there is no file of it
 
 # How columns are found; the format stands beside them, since clicks have more formats than tables.
 TABLE_FIELDS = tuple(

@@ -3,6 +3,7 @@
 <run>/
     recipe.json       the recipe with every default filled in
     data.json         file, checksum, counts
+    source.json       where the file was
     item_ids.json     the catalogue: item_ids[i] is row i of the item table
     checkpoints/      last.ckpt to resume from, best.ckpt to use
     curves/           loss and metrics by epoch, one file per call
@@ -26,6 +27,7 @@ from persona.tables import checksum
 RECIPE, DATA, ITEM_IDS = "recipe.json", "data.json", "item_ids.json"
 TRAFFIC = "traffic.json"  # what the clicks are like; runs of earlier versions have none
 TRAINING, EVALUATION = "training.json", "evaluation.json"
+SOURCE = "source.json"  # apart from data.json, because a path is nobody else's business
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,31 @@ def load_data(recipe: Recipe, path: str | Path | None) -> tuple[Histories, DataF
         broken_rows=report.broken_rows,
     )
     return histories, fact
+
+
+def load_run_data(run: Path, recipe: Recipe, path: str | Path | None) -> tuple[Histories, DataFact]:
+    """Reads the clicks of a run: from `path`, from where they were, or from the recipe's path.
+
+    Raises:
+        RecipeError: the file is not where it was, and the caller names no other.
+        DataError: the file cannot be used.
+        TableError: likewise, of tables.
+    """
+    source = str(read_facts(run, SOURCE).get("path", ""))
+    if not path and is_local_file(source) and not Path(source).exists():
+        raise RecipeError(f"{run} was trained on {source}, which is not there; give --data FILE")
+    return load_data(recipe, path or source or None)
+
+
+def remember_source(run: Path, path: str | Path) -> None:
+    """Writes into the run where its clicks are, so that later commands find them."""
+    source = str(path)
+    write_json(run / SOURCE, {"path": source if "://" in source else str(Path.cwd() / source)})
+
+
+def is_local_file(source: str) -> bool:
+    """Whether the text is a path of one file or folder, and neither a URL nor a glob."""
+    return bool(source) and "://" not in source and not any(sign in source for sign in "*?[")
 
 
 def split(histories: Histories, recipe: DataRecipe) -> Split:
@@ -113,7 +140,9 @@ def read_run_recipe(run: Path) -> Recipe:
         RecipeError: the folder holds no run, or one of an older version.
     """
     if not (run / RECIPE).is_file():
-        raise RecipeError(f"{run}: no run here; `persona train --output {run}` makes one")
+        raise RecipeError(
+            f"{run}: no run here; `persona train --data FILE --output {run}` makes one"
+        )
     return read_recipe(run / RECIPE)
 
 

@@ -35,20 +35,22 @@ def evaluate(
     item-kNN, fitted on the same training clicks. The command writes the full result into the
     run's folder: report.html for people and evaluation.json for programs.
 
-    Example: persona evaluate runs/news --data msnbc990928.seq --against runs/other
+    The run knows its clicks; `--data` names them if they have moved.
+
+    Example: persona evaluate runs/news --against runs/other
     """
     from model.evaluation.metrics import METRICS
     from model.report.evaluation_json import as_json
     from model.report.page import html_report
     from model.report.run_evaluation import evaluate_run
-    from model.training.run import EVALUATION, load_data, read_run_recipe, split, write_json
+    from model.training.run import EVALUATION, load_run_data, read_run_recipe, split, write_json
 
     shown = metrics.split(",")
     if unknown := [name for name in shown if name not in METRICS]:
         raise typer.BadParameter(f"no metric {unknown[0]!r}; known are {', '.join(METRICS)}")
     console = Console()
     recipe = Clicks(data, format, table).chosen(read_run_recipe(run))
-    histories, fact = load_data(recipe, data)
+    histories, fact = load_run_data(run, recipe, data)
     with console.status("ranking"):
         evaluation = evaluate_run(run, fact, split(histories, recipe.data), against)
     console.print(_table(evaluation, shown))

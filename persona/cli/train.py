@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
+from persona.cli.next_step import print_next
 from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -81,7 +82,14 @@ def _train(
 ) -> None:
     import logging
 
-    from model.training.run import TRAINING, begin, check_split, split, write_json
+    from model.training.run import (
+        TRAINING,
+        begin,
+        check_split,
+        remember_source,
+        split,
+        write_json,
+    )
     from model.training.train import train_encoder
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -92,11 +100,12 @@ def _train(
     check_split(parts)
     if first:
         begin(output, recipe, histories, fact)
+        remember_source(output, clicks.path or recipe.data.path)
     result = train_encoder(recipe, parts, output, progress=progress, devices=devices)
     if first:
         write_json(output / TRAINING, asdict(result))
     console.print(_summary(result))
-    console.print(f"next: persona evaluate {output}", style="dim")
+    print_next(console, "evaluate", output)
 
 
 def _read(
@@ -104,10 +113,10 @@ def _read(
 ) -> "tuple[Recipe, Histories, DataFact]":
     """The recipe, by default derived from the clicks, and the clicks."""
     from model.training.default_recipe import default_recipe
-    from model.training.recipe import Recipe, read_recipe
+    from model.training.recipe import BY_RULE, Recipe, read_recipe
     from model.training.run import load_data
 
-    recipe = clicks.chosen(read_recipe(path) if path else Recipe(name="default"))
+    recipe = clicks.chosen(read_recipe(path) if path else Recipe(name=BY_RULE))
     histories, fact = load_data(recipe, clicks.path)
     if path is None:
         recipe = default_recipe(histories, recipe.data)
