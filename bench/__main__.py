@@ -26,7 +26,9 @@ from bench.reload import reload
 from bench.scoring import scoring
 from bench.secured import secured
 from bench.soak import soak
+from bench.training_cost import training_cost
 from bench.tree import tests, tree
+from bench.warm_start import warm_start
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(tree)
@@ -58,7 +60,16 @@ for serving in (
     app.command()(serving)
 for fault in (overload, kills, large, soak):
     app.command()(fault)
-for training in (msnbc_training, wikispeedia, ml1m, ablations, rectools, house_training):
+for training in (
+    msnbc_training,
+    wikispeedia,
+    ml1m,
+    ablations,
+    rectools,
+    house_training,
+    training_cost,
+    warm_start,
+):
     app.command()(training)
 
 

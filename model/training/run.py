@@ -18,6 +18,7 @@ from pathlib import Path
 
 from model.clicks.histories import Histories, Split, held_out_users, leave_one_out
 from model.clicks.readers import read_clicks
+from model.clicks.time_split import by_time
 from model.errors import DataError, RecipeError
 from model.training.recipe import DataRecipe, Recipe, read_recipe
 from model.training.traffic import traffic
@@ -73,10 +74,15 @@ def load_run_data(run: Path, recipe: Recipe, path: str | Path | None) -> tuple[H
         DataError: the file cannot be used.
         TableError: likewise, of tables.
     """
-    source = str(read_facts(run, SOURCE).get("path", ""))
+    source = source_of(run)
     if not path and is_local_file(source) and not Path(source).exists():
         raise RecipeError(f"{run} was trained on {source}, which is not there; give --data FILE")
     return load_data(recipe, path or source or None)
+
+
+def source_of(run: Path) -> str:
+    """Where the clicks of a run were; "" for runs of earlier versions."""
+    return str(read_facts(run, SOURCE).get("path", ""))
 
 
 def remember_source(run: Path, path: str | Path) -> None:
@@ -91,9 +97,15 @@ def is_local_file(source: str) -> bool:
 
 
 def split(histories: Histories, recipe: DataRecipe) -> Split:
-    """Splits as the recipe says; the same for the same data, whatever the training seed."""
+    """Splits as the recipe says; the same for the same data, whatever the training seed.
+
+    Raises:
+        DataError: a split by time of clicks without times.
+    """
     if recipe.split == "leave_one_out":
         return leave_one_out(histories)
+    if recipe.split == "time":
+        return by_time(histories, recipe.held_out_share, recipe.targets)
     return held_out_users(histories, recipe.held_out_share, seed=0)
 
 
@@ -110,7 +122,8 @@ def check_split(parts: Split) -> None:
     if len(parts.validation.targets) == 0:
         raise DataError(
             "nothing to validate on: leave_one_out needs users with 3 or more clicks, "
-            "held_out_users needs held-out users with 2 or more"
+            "held_out_users needs held-out users with 2 or more, time needs users with 2 or more "
+            "one of which is among the validation clicks"
         )
 
 
