@@ -137,11 +137,13 @@ def begin(run: Path, recipe: Recipe, histories: Histories, fact: DataFact) -> No
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"{run}: {error.strerror}") from error
-    for name, now in ((RECIPE, recipe.model_dump(mode="json")), (DATA, asdict(fact))):
-        path = run / name
-        if path.exists() and json.loads(path.read_text()) != now:
-            raise RecipeError(f"{path} differs: this folder holds another run; choose another")
-        write_json(path, now)
+    # Read as a recipe, because older files lack newer choices.
+    other_recipe = (run / RECIPE).is_file() and read_recipe(run / RECIPE) != recipe
+    if other_recipe or read_facts(run, DATA) not in ({}, asdict(fact)):
+        path = run / (RECIPE if other_recipe else DATA)
+        raise RecipeError(f"{path} differs: this folder holds another run; choose another")
+    write_json(run / RECIPE, recipe.model_dump(mode="json"))
+    write_json(run / DATA, asdict(fact))
     write_json(run / ITEM_IDS, list(histories.item_ids))
     write_json(run / TRAFFIC, traffic(histories))
 

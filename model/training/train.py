@@ -43,6 +43,7 @@ class TrainingResult:
     monitor: str
     best: float  # of the monitor, on the validation cases
     seconds: float  # of this call, validation included
+    total_seconds: float  # of all calls
     out_of_time: bool  # whether `minutes` ended it
     validation_seconds: float  # of this call
     step_seconds: float  # mean of this call's steps
@@ -111,6 +112,7 @@ def train_encoder(
         monitor=training.monitor,
         best=best_score,
         seconds=time.monotonic() - started,
+        total_seconds=limit.seconds,
         out_of_time=limit.reached,
         validation_seconds=speed.validation_seconds,
         step_seconds=speed.seconds / speed.steps if speed.steps else math.nan,

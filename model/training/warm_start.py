@@ -95,6 +95,8 @@ def measure_gain(
 ) -> Gain:
     """Trains from nothing for as long as the run took, and compares the two on the test cases.
 
+    It trains in one process.
+
     Args:
         recipe: of both.
         parts: the split of both.
@@ -110,7 +112,9 @@ def measure_gain(
         encoder = load_encoder(recipe.encoder, parts.train.n_items, folder)
         ranks.append(target_ranks(EncoderScorer(encoder), parts.test, recipe.data.remove_seen))
     warm, nothing = (Metrics.of(rank)[HEADLINE] for rank in ranks)
-    return Gain(result.seconds, warm, nothing, compare(ranks[0], ranks[1], *METRICS[HEADLINE]))
+    return Gain(
+        result.total_seconds, warm, nothing, compare(ranks[0], ranks[1], *METRICS[HEADLINE])
+    )
 
 
 def write_start(run: Path, carried: Carried, gain: Gain | None) -> None:

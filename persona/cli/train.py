@@ -197,7 +197,7 @@ class _Run:
         from model.training.warm_start import measure_gain, write_start
 
         found = None
-        if gain:
+        if gain and self.devices in {1, "auto"} and self.first:
             self._print("from nothing, to compare:")
             found = measure_gain(recipe, parts, self.output, result, progress=self.progress)
             self._print(_gain(found))

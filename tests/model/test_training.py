@@ -136,6 +136,7 @@ def test_a_run_killed_by_sigkill_ends_as_an_unbroken_one(
     for result in results:
         for name in (
             "seconds",
+            "total_seconds",
             "validation_seconds",
             "step_seconds",
             "clicks_per_second",

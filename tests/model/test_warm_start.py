@@ -53,6 +53,21 @@ def test_training_goes_on_from_the_weights(run: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(weight, weights[name], atol=1e-5, rtol=0)
 
 
+def test_a_run_of_an_older_version_goes_on_though_its_recipe_lacks_newer_choices(
+    run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    fact = DataFact("walks", "", 120, 10, 1, 0)
+    begin(folder, RECIPE, walks(), fact)
+    older = json.loads((folder / "recipe.json").read_text())
+    del older["training"]["minutes"], older["data"]["targets"]
+    (folder / "recipe.json").write_text(json.dumps(older))
+    begin(folder, RECIPE, walks(), fact)
+    other = RECIPE.model_copy(update={"data": DataRecipe(remove_seen=True)})
+    with pytest.raises(RecipeError, match=r"recipe\.json differs"):
+        begin(folder, other, walks(), fact)
+
+
 def test_a_catalogue_without_a_common_item_is_refused(run: Path) -> None:
     with pytest.raises(RecipeError, match="none of the 2 items is among those of"):
         initial_weights(run, RECIPE, ["a", "b"])
