@@ -28,7 +28,9 @@ from bench.scoring import scoring
 from bench.secured import secured
 from bench.soak import soak
 from bench.times import time_cost, times
+from bench.training_cost import training_cost
 from bench.tree import tests, tree
+from bench.warm_start import warm_start
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(tree)
@@ -62,7 +64,17 @@ for serving in (
     app.command()(serving)
 for fault in (overload, kills, large, soak):
     app.command()(fault)
-for training in (msnbc_training, wikispeedia, ml1m, ablations, times, rectools, house_training):
+for training in (
+    msnbc_training,
+    wikispeedia,
+    ml1m,
+    ablations,
+    times,
+    rectools,
+    house_training,
+    training_cost,
+    warm_start,
+):
     app.command()(training)
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from bench import encoders
 from bench.news import ArtifactScorer
 from export.run import export_run
@@ -105,12 +107,14 @@ def trained(recipe: Recipe, data: Path, *, afresh: bool = False) -> Trained:
     return Trained(run, recipe, parts, epochs, best, _seconds(run), parameters)
 
 
-def go_on(recipe: Recipe, parts: Split, run: Path) -> TrainingResult:
+def go_on(
+    recipe: Recipe, parts: Split, run: Path, weights: dict[str, Tensor] | None = None
+) -> TrainingResult:
     """Trains from the run's last checkpoint, if there is one, without Lightning's remarks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
-        return train_encoder(recipe, parts, run, progress=False)
+        return train_encoder(recipe, parts, run, progress=False, weights=weights)
 
 
 def mean(evaluations: list[Evaluation], metric: str) -> float:

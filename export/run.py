@@ -7,13 +7,13 @@ from export.titles import ForPeople
 from export.write import Description, write_artifact
 from model.clicks.histories import Histories
 from model.errors import DataError
-from model.training.recipe import Recipe
+from model.training.recipe import BY_RULE, Recipe
 from model.training.run import (
     DATA,
     EVALUATION,
     TRAFFIC,
     TRAINING,
-    load_data,
+    load_run_data,
     read_facts,
     read_item_ids,
     read_run_recipe,
@@ -42,7 +42,7 @@ def export_run(
         version: of the artifact.
         root: folder of all artifacts.
         index: add an index of the item table, measured on users of the run's clicks.
-        data: those clicks, by default the file that the recipe names.
+        data: those clicks, by default the file that the run was trained on.
         for_people: where names, links and examples come from.
 
     Raises:
@@ -95,7 +95,7 @@ def quality_warning(metrics: Facts) -> str | None:
 
 
 def _clicks(run: Path, recipe: Recipe, item_ids: Sequence[ItemId], data: Path | None) -> Histories:
-    histories, fact = load_data(recipe, data)
+    histories, fact = load_run_data(run, recipe, data)
     if list(histories.item_ids) != list(item_ids):
         raise DataError(f"{fact.file} has other items than the clicks of {run}")
     return histories
@@ -104,6 +104,7 @@ def _clicks(run: Path, recipe: Recipe, item_ids: Sequence[ItemId], data: Path | 
 def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: ForPeople) -> Facts:
     data = read_facts(run, DATA)
     folder = f"runs/{name}"
+    chosen = "" if recipe.name == BY_RULE else f"--recipe recipes/{recipe.name}.toml "
     seen = read_facts(run, TRAFFIC)
     return {
         "data": recipe.data.name,
@@ -111,10 +112,7 @@ def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: Fo
         **data,
         **read_facts(run, TRAINING),
         "commands": [
-            (
-                f"persona train --recipe recipes/{recipe.name}.toml --data {data['file']} "
-                f"--output {folder}"
-            ),
+            f"persona train {chosen}--data {data['file']} --output {folder}",
             f"persona evaluate {folder} --data {data['file']}",
             (
                 f"persona export {folder} --name {name} --version {version} --output artifacts"

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 
 from model.evaluation.metrics import Comparison, Estimate
+from model.report.protocol import protocol_text
 from model.report.run_evaluation import Group, Json, RunEvaluation
 
 
@@ -20,9 +21,18 @@ def as_json(evaluation: RunEvaluation) -> Json:
         },
         "intervals": {scorer.name: _estimates(scorer.metrics.estimates) for scorer in scorers},
         "encoder_minus": {
-            other.evaluation.name: _comparisons(other.advantage) for other in evaluation.baselines
+            other.evaluation.name: _comparisons(other.advantage)
+            for other in (*evaluation.baselines, *evaluation.served)
         },
         "best_baseline": evaluation.best_baseline.evaluation.name,
+        "protocol_text": protocol_text(evaluation),
+        "apart": {
+            kind.name: {
+                "cases": kind.cases,
+                "scorers": {name: _estimates(m.estimates) for name, m in kind.metrics.items()},
+            }
+            for kind in evaluation.apart
+        },
         "by_history_length": _groups(evaluation, evaluation.by_history_length),
         "by_target_clicks": _groups(evaluation, evaluation.by_target_clicks),
         "coverage": {scorer.name: scorer.coverage for scorer in scorers},

@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model.evaluation.metrics import METRICS, Bucket
 from model.report.charts import BASELINE, ENCODER, curve_chart, group_chart, interval_chart
+from model.report.protocol import protocol_text
 from model.report.run_evaluation import HEADLINE, KNN_ITEMS, Group, OtherRun, RunEvaluation
 
 SHOWN = [name for name in METRICS if name not in {"NDCG@1", "MRR@1"}]  # those equal HR@1
@@ -32,6 +33,7 @@ def html_report(evaluation: RunEvaluation) -> str:
         best=best,
         headline=HEADLINE,
         knn_items=KNN_ITEMS,
+        protocol=protocol_text(evaluation),
         shown=SHOWN,
         compared=COMPARED,
         drawn=DRAWN,

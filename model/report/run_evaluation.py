@@ -1,12 +1,22 @@
 """Evaluates a run on its test cases: the encoder against the baselines and another run."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from model.clicks.histories import Cases, Int, Split
 from model.errors import DataError, RecipeError
-from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast, click_counts
+from model.evaluation.baselines import (
+    ItemKNN,
+    Markov,
+    Popularity,
+    RecentPopularity,
+    RepeatLast,
+    click_counts,
+)
 from model.evaluation.metrics import (
     CLICK_EDGES,
     LENGTH_EDGES,
@@ -14,11 +24,13 @@ from model.evaluation.metrics import (
     Bucket,
     Comparison,
     Evaluation,
+    Metrics,
     Scorer,
     breakdown,
     compare,
     evaluate_scorer,
 )
+from model.evaluation.rankings import Ranker
 from model.evaluation.scorer import EncoderScorer
 from model.training.recipe import DataRecipe, Recipe
 from model.training.run import (
@@ -36,7 +48,13 @@ TIME_KNOWN = "encoder, time of asking known"
 HEADLINE = "NDCG@10"  # decides which baseline is the best
 BREAKDOWN_KS = (1, 10)
 KNN_ITEMS = 20_000  # item-kNN stores n_items^2 numbers, 1.6 GB at this size
-PROTOCOL = ("split", "held_out_share", "remove_seen", "limit")  # with the file, decide the cases
+PROTOCOL = (
+    "split",
+    "held_out_share",
+    "targets",
+    "remove_seen",
+    "limit",
+)  # with the file, decide the cases
 
 Json = dict[str, object]
 
@@ -55,6 +73,15 @@ class Group:
 
     encoder: Bucket
     baseline: Bucket
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Cases of one kind by themselves, as every scorer ranks them."""
+
+    name: str
+    metrics: dict[str, Metrics]  # by scorer
+    cases: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,8 @@ class RunEvaluation:
     encoder: Evaluation  # asked at the newest click's time, where it reads time
     time_known: Evaluation | None  # asked at the target's time; only where it reads time
     baselines: list[ComparedScorer]
+    served: list[ComparedScorer]  # the same encoder in an artifact or a running service
+    apart: list[Apart]  # cold items, new users, and the others; empty where all are known
     by_history_length: list[Group]
     by_target_clicks: list[Group]  # clicks on the target in training
     training: Json  # empty until training has ended
@@ -91,13 +120,18 @@ class RunEvaluation:
 
     @property
     def scorers(self) -> list[Evaluation]:
-        """The baselines, then the encoder, in both ways where it reads time."""
-        baselines = [other.evaluation for other in self.baselines]
-        return [*baselines, self.encoder, *([self.time_known] if self.time_known else [])]
+        """The baselines, the encoder as it is served, and the encoder; where it reads time, twice."""
+        others = [*self.baselines, *self.served]
+        own = [self.encoder, *([self.time_known] if self.time_known else [])]
+        return [*(other.evaluation for other in others), *own]
 
 
 def evaluate_run(
-    run: Path, data: DataFact, split: Split, against: Path | None = None
+    run: Path,
+    data: DataFact,
+    split: Split,
+    against: Path | None = None,
+    served: Sequence[Ranker] = (),
 ) -> RunEvaluation:
     """Ranks every item for every test case, by the encoder of `run` and by the baselines.
 
@@ -106,6 +140,7 @@ def evaluate_run(
         data: the file of the split.
         split: of the run's data, as its recipe says.
         against: folder of another run on the same cases, to compare with.
+        served: the same encoder in other places, such as a running service.
 
     Raises:
         DataError: there are no test cases.
@@ -123,7 +158,11 @@ def evaluate_run(
         compare_with(encoder, evaluate_scorer(scorer, cases, remove_seen))
         for scorer in fitted_baselines(split)
     ]
+    elsewhere = [
+        compare_with(encoder, evaluate_scorer(ranker, cases, remove_seen)) for ranker in served
+    ]
     best = best_of(baselines).evaluation
+    scorers = [other.evaluation for other in (*baselines, *elsewhere)]
     lengths, clicks = cases.histories.lengths, click_counts(split.train)[cases.targets]
     return RunEvaluation(
         folder=str(run),
@@ -134,12 +173,41 @@ def evaluate_run(
         encoder=encoder,
         time_known=evaluate_at_target_times(run, cases),
         baselines=baselines,
+        served=elsewhere,
+        apart=kinds_apart(
+            [*scorers, encoder], split, held_out=recipe.data.split == "held_out_users"
+        ),
         by_history_length=groups(encoder, best, lengths, LENGTH_EDGES),
         by_target_clicks=groups(encoder, best, clicks, CLICK_EDGES),
         training=without_nan(read_facts(run, TRAINING)),
         curves={name: read_curve(run, name) for name in ("loss", recipe.training.monitor)},
         against=None if against is None else other_run(against, encoder, cases),
     )
+
+
+def kinds_apart(scorers: list[Evaluation], split: Split, *, held_out: bool) -> list[Apart]:
+    """Cases of items and of users that training never saw, and all the others, where there are any.
+
+    An item without a training click has no trained vector, which the mean over all cases hides.
+    Where users are held out, none of the test is known, and only items are told apart.
+    """
+    cold = click_counts(split.train)[split.test.targets] == 0
+    known = set(split.train.user_ids)
+    new = np.array(
+        [user not in known and not held_out for user in split.test.histories.user_ids], np.bool_
+    )
+    kinds = {
+        "items unseen in training": cold,
+        "users unseen in training": new,
+        "items and users seen in training": ~cold & ~new,
+    }
+    if not (cold | new).any():
+        return []
+    return [
+        Apart(name, {s.name: Metrics.of(s.ranks[kind]) for s in scorers}, int(kind.sum()))
+        for name, kind in kinds.items()
+        if kind.any()
+    ]
 
 
 def check_data(run: Path, data: DataFact) -> None:
@@ -177,8 +245,10 @@ def protocol(run: Path) -> Json:
     recipe: DataRecipe = read_run_recipe(run).data
     facts: Json = {"the data's sha256": read_facts(run, DATA).get("sha256")}
     facts |= {name: getattr(recipe, name) for name in PROTOCOL}
-    if recipe.split != "held_out_users":
+    if recipe.split == "leave_one_out":
         del facts["held_out_share"]
+    if recipe.split != "time":
+        del facts["targets"]
     return facts
 
 
@@ -208,6 +278,8 @@ def fitted_baselines(split: Split) -> list[Scorer]:
         Markov(1).fit(split.train),
         Markov(2).fit(split.train),
     ]
+    if "time" in split.train.columns:
+        scorers.insert(1, RecentPopularity().fit(split.train))
     if split.train.n_items <= KNN_ITEMS:
         scorers.append(ItemKNN().fit(split.train))
     return scorers

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -37,19 +37,28 @@ def next_click_loss(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
 
 
 def sampled_next_click_loss(
-    states: Tensor, table: Tensor, targets: Tensor, n_negatives: int, *, shared: bool = True
+    states: Tensor, items: nn.Embedding, targets: Tensor, n_negatives: int, *, shared: bool = True
 ) -> Tensor:
     """An estimate of `next_click_loss` from uniform negatives, for large catalogues.
 
     The negatives, drawn with replacement, represent all other items: each counts
     n_items / n_negatives times. If they are shared by all positions, one product scores them.
+
+    Args:
+        states: (N, D).
+        items: embeds n_items items and, in its last row, unknown ones, which are never drawn. If it
+            is `sparse`, so is its gradient.
+        targets: (N,) rows of the embedding.
+        n_negatives: in all, or of each position.
+        shared: whether all positions have the same negatives.
     """
+    n_items = items.num_embeddings - 1
     drawn = (n_negatives,) if shared else (len(targets), n_negatives)
-    negatives = torch.randint(len(table), drawn, device=table.device)
-    rows = F.embedding(negatives, table)
-    own = (states * table[targets]).sum(-1, keepdim=True)  # (N, 1)
+    negatives = torch.randint(n_items, drawn, device=targets.device)
+    rows = items(negatives)
+    own = (states * items(targets)).sum(-1, keepdim=True)  # (N, 1)
     others = states @ rows.mT if shared else (rows @ states.unsqueeze(-1)).squeeze(-1)
-    others = others + math.log(len(table) / n_negatives)  # (N, negatives)
+    others = others + math.log(n_items / n_negatives)  # (N, negatives)
     others = others.masked_fill(negatives == targets[:, None], torch.finfo(others.dtype).min)
     scores = torch.cat((own, others.to(own.dtype)), dim=1)
     return F.cross_entropy(scores, torch.zeros_like(targets))

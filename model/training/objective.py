@@ -32,12 +32,13 @@ def objective(
         clock = Clock.at_targets(batch.times, batch.gaps, batch.key_mask)
     states, sequence = encoder.states(batch.item_ids, batch.key_mask, clock)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
-    items = encoder.item_embedding.weight[: encoder.n_items]
     predictions, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]  # (T, D)
     if n_negatives:
+        items = encoder.item_embedding
         loss = sampled_next_click_loss(predictions, items, targets, n_negatives, shared=shared)
     else:
-        loss = next_click_loss(predictions, items, targets)
+        table = encoder.item_embedding.weight[: encoder.n_items]
+        loss = next_click_loss(predictions, table, targets)
     if encoder.candidates is None:
         return loss
     return loss + _candidate_loss(encoder, batch, states, pooled, n_candidates)

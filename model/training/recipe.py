@@ -21,7 +21,7 @@ from model.network.encoder import EncoderConfig
 from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits
-
+BY_RULE = "default"  # name of the recipe that rules make; there is no file of it
 
 # How columns are found; the format stands beside them, since clicks have more formats than tables.
 TABLE_FIELDS = tuple(
@@ -52,8 +52,10 @@ class DataRecipe(_Strict):
     name: str = ""  # of the data set, for the model card
     source: str = ""  # where the data set comes from and whom to cite
     licence: str = ""
-    split: Literal["leave_one_out", "held_out_users"] = "leave_one_out"
-    held_out_share: float = Field(0.05, gt=0, lt=0.5)  # for validation, and again for the test
+    split: Literal["leave_one_out", "held_out_users", "time"] = "leave_one_out"
+    # For validation, and again for the test: of the users, or with split `time` of the clicks.
+    held_out_share: float = Field(0.05, gt=0, lt=0.5)
+    targets: Literal["last", "all"] = "last"  # of a user's test clicks, with split `time`
     remove_seen: bool = False  # whether to rank without the items of the history
     limit: int | None = Field(None, ge=1)  # only the first lines of the file
 
@@ -72,6 +74,7 @@ class TrainingRecipe(_Strict):
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
     epochs: int = Field(20, ge=1)
+    minutes: float = Field(0.0, ge=0)  # of all calls, at most, validations included; 0 = no limit
     validate_every: int = Field(1, ge=1)  # epochs
     validation_cases: int = Field(0, ge=0)  # ranked each time, one sample for all; 0 = every case
     patience: int = Field(5, ge=1)  # validations without a better `monitor` before stopping

@@ -3,6 +3,7 @@
 <run>/
     recipe.json       the recipe with every default filled in
     data.json         file, checksum, counts
+    source.json       where the file was
     item_ids.json     the catalogue: item_ids[i] is row i of the item table
     checkpoints/      last.ckpt to resume from, best.ckpt to use
     curves/           loss and metrics by epoch, one file per call
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from model.clicks.histories import Histories, Split, held_out_users, leave_one_out
 from model.clicks.readers import read_clicks
+from model.clicks.time_split import by_time
 from model.errors import DataError, RecipeError
 from model.training.recipe import DataRecipe, Recipe, read_recipe
 from model.training.traffic import traffic
@@ -26,6 +28,7 @@ from persona.tables import checksum
 RECIPE, DATA, ITEM_IDS = "recipe.json", "data.json", "item_ids.json"
 TRAFFIC = "traffic.json"  # what the clicks are like; runs of earlier versions have none
 TRAINING, EVALUATION = "training.json", "evaluation.json"
+SOURCE = "source.json"  # apart from data.json, because a path is nobody else's business
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,46 @@ def load_data(recipe: Recipe, path: str | Path | None) -> tuple[Histories, DataF
     return histories, fact
 
 
+def load_run_data(run: Path, recipe: Recipe, path: str | Path | None) -> tuple[Histories, DataFact]:
+    """Reads the clicks of a run: from `path`, from where they were, or from the recipe's path.
+
+    Raises:
+        RecipeError: the file is not where it was, and the caller names no other.
+        DataError: the file cannot be used.
+        TableError: likewise, of tables.
+    """
+    source = source_of(run)
+    if not path and is_local_file(source) and not Path(source).exists():
+        raise RecipeError(f"{run} was trained on {source}, which is not there; give --data FILE")
+    return load_data(recipe, path or source or None)
+
+
+def source_of(run: Path) -> str:
+    """Where the clicks of a run were; "" for runs of earlier versions."""
+    return str(read_facts(run, SOURCE).get("path", ""))
+
+
+def remember_source(run: Path, path: str | Path) -> None:
+    """Writes into the run where its clicks are, so that later commands find them."""
+    source = str(path)
+    write_json(run / SOURCE, {"path": source if "://" in source else str(Path.cwd() / source)})
+
+
+def is_local_file(source: str) -> bool:
+    """Whether the text is a path of one file or folder, and neither a URL nor a glob."""
+    return bool(source) and "://" not in source and not any(sign in source for sign in "*?[")
+
+
 def split(histories: Histories, recipe: DataRecipe) -> Split:
-    """Splits as the recipe says; the same for the same data, whatever the training seed."""
+    """Splits as the recipe says; the same for the same data, whatever the training seed.
+
+    Raises:
+        DataError: a split by time of clicks without times.
+    """
     if recipe.split == "leave_one_out":
         return leave_one_out(histories)
+    if recipe.split == "time":
+        return by_time(histories, recipe.held_out_share, recipe.targets)
     return held_out_users(histories, recipe.held_out_share, seed=0)
 
 
@@ -83,7 +122,8 @@ def check_split(parts: Split) -> None:
     if len(parts.validation.targets) == 0:
         raise DataError(
             "nothing to validate on: leave_one_out needs users with 3 or more clicks, "
-            "held_out_users needs held-out users with 2 or more"
+            "held_out_users needs held-out users with 2 or more, time needs users with 2 or more "
+            "one of which is among the validation clicks"
         )
 
 
@@ -97,11 +137,13 @@ def begin(run: Path, recipe: Recipe, histories: Histories, fact: DataFact) -> No
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"{run}: {error.strerror}") from error
-    for name, now in ((RECIPE, recipe.model_dump(mode="json")), (DATA, asdict(fact))):
-        path = run / name
-        if path.exists() and json.loads(path.read_text()) != now:
-            raise RecipeError(f"{path} differs: this folder holds another run; choose another")
-        write_json(path, now)
+    # Read as a recipe, because older files lack newer choices.
+    other_recipe = (run / RECIPE).is_file() and read_recipe(run / RECIPE) != recipe
+    if other_recipe or read_facts(run, DATA) not in ({}, asdict(fact)):
+        path = run / (RECIPE if other_recipe else DATA)
+        raise RecipeError(f"{path} differs: this folder holds another run; choose another")
+    write_json(run / RECIPE, recipe.model_dump(mode="json"))
+    write_json(run / DATA, asdict(fact))
     write_json(run / ITEM_IDS, list(histories.item_ids))
     write_json(run / TRAFFIC, traffic(histories))
 
@@ -113,7 +155,9 @@ def read_run_recipe(run: Path) -> Recipe:
         RecipeError: the folder holds no run, or one of an older version.
     """
     if not (run / RECIPE).is_file():
-        raise RecipeError(f"{run}: no run here; `persona train --output {run}` makes one")
+        raise RecipeError(
+            f"{run}: no run here; `persona train --data FILE --output {run}` makes one"
+        )
     return read_recipe(run / RECIPE)
 
 

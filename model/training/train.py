@@ -1,13 +1,13 @@
 """The training loop on Lightning: checkpoints, resuming, early stopping, seeds, learning curves."""
 
-import dataclasses
 import math
 import resource
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     ModelCheckpoint,
-    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
@@ -23,107 +22,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from model.clicks.histories import Split
 from model.errors import RecipeError
-from model.evaluation.metrics import Metrics, target_ranks
-from model.evaluation.scorer import EncoderScorer
 from model.network.encoder import EncoderConfig, UserEncoder
-from model.training.callbacks import RunProgress, Speed, moving_mean
-from model.training.objective import objective
+from model.training.averaging import MeanOfWeights
+from model.training.next_click import NextClick
+from model.training.progress import RunProgress, Speed
 from model.training.recipe import Recipe, TrainingRecipe
 from model.training.run import check_split
+from model.training.time_limit import TimeLimit
 from model.training.windows import LengthGroupedBatches, WindowBatch, Windows
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-
-
-class NextClick(L.LightningModule):
-    """An encoder with its objective, optimiser and validation."""
-
-    def __init__(
-        self,
-        encoder: UserEncoder,
-        recipe: TrainingRecipe,
-        batches: int,
-        split: Split,
-        *,
-        remove_seen: bool,
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.recipe = recipe
-        self._batches = batches  # per epoch, of all processes
-        n_cases = recipe.validation_cases or len(split.validation.targets)
-        self._validation = split.validation.sample(n_cases, recipe.seed)
-        self._remove_seen = remove_seen
-
-    def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning passes it
-        """The loss of one batch."""
-        # Random numbers depend on seed and step alone, so that a resumed run equals an unbroken
-        # one: data loaders draw from the global generator at other moments after resuming.
-        step = self.recipe.seed * 1_000_003 + self.global_step
-        torch.manual_seed(step * self.trainer.world_size + self.global_rank)
-        shown = batch.item_ids
-        hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
-        shown = shown.masked_fill(hidden, self.encoder.n_items)
-        batch = dataclasses.replace(batch, item_ids=shown, gaps=self._asked(batch))
-        loss = objective(
-            self.encoder,
-            batch,
-            self.recipe.candidates,
-            self.recipe.negatives,
-            shared=self.recipe.share_negatives,
-        )
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(shown), sync_dist=True)
-        return loss
-
-    def _asked(self, batch: WindowBatch) -> Tensor | None:
-        """The time of asking, of some positions alone: the encoder serves with it and without."""
-        if batch.gaps is None:
-            return None
-        known = torch.rand(batch.gaps.shape, device=batch.gaps.device) < self.recipe.asked_rate
-        return batch.gaps.masked_fill(~known, 0.0)
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002  # Lightning passes it
-        """Ranks all validation cases in one step, in every process.
-
-        Raises:
-            RecipeError: training has diverged.
-        """
-        if not all(parameter.isfinite().all() for parameter in self.encoder.parameters()):
-            raise RecipeError(
-                f"training diverged in epoch {self.current_epoch + 1}: weights are not finite; "
-                f"use a learning_rate below {self.recipe.learning_rate:g}"
-            )
-        scorer = EncoderScorer(self.encoder)
-        metrics = Metrics.of(target_ranks(scorer, self._validation, self._remove_seen))
-        for name, estimate in metrics.estimates.items():
-            self.log(name, estimate.mean, batch_size=1, sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; the rate warms up, then stays constant or falls to a tenth along a cosine."""
-        matrices: list[Tensor] = []
-        others: list[Tensor] = []
-        for name, parameter in self.encoder.named_parameters():
-            decays = parameter.ndim > 1 and "embedding" not in name
-            (matrices if decays else others).append(parameter)
-        groups = [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        rate = self.recipe.learning_rate
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _rate(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / (self.recipe.warmup_steps + 1))
-        if self.recipe.schedule == "constant":
-            return warm
-        steps = math.ceil(self._batches / self.trainer.world_size) * self.recipe.epochs
-        done = min(1.0, step / steps)
-        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True)
@@ -135,6 +43,10 @@ class TrainingResult:
     monitor: str
     best: float  # of the monitor, on the validation cases
     seconds: float  # of this call, validation included
+    total_seconds: float  # of all calls
+    out_of_time: bool  # whether `minutes` ended it
+    validation_seconds: float  # of this call
+    step_seconds: float  # mean of this call's steps
     clicks_per_second: float  # of this call's training steps
     peak_memory_megabytes: float  # resident memory of the process
     training_clicks: int  # in each epoch
@@ -150,6 +62,7 @@ def train_encoder(
     *,
     progress: bool = True,
     devices: int | Literal["auto"] = "auto",
+    weights: Mapping[str, Tensor] | None = None,
 ) -> TrainingResult:
     """Trains into the folder `run`, and resumes from its last checkpoint if there is one.
 
@@ -159,6 +72,8 @@ def train_encoder(
     On several devices, by default all GPUs, Lightning starts the same command again for each
     further device; every step then uses one batch per device.
 
+    `weights` are the state that the encoder starts from, by default a random one.
+
     Raises:
         DataError: the split leaves nothing to train on or to validate on.
         RecipeError: training diverged.
@@ -167,6 +82,8 @@ def train_encoder(
     training = recipe.training
     torch.manual_seed(training.seed)
     encoder = UserEncoder(recipe.encoder, split.train.n_items)
+    if weights is not None:
+        encoder.load_state_dict(weights)
     windows = Windows(
         split.train,
         recipe.encoder.max_length,
@@ -176,10 +93,19 @@ def train_encoder(
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed
     )
-    module = NextClick(encoder, training, len(batches), split, remove_seen=recipe.data.remove_seen)
-    speed, best = Speed(), _best_checkpoint(training, run)
-    callbacks = [speed, best, *([RunProgress(training.monitor)] if progress else [])]
+    speed, limit, best = Speed(), TimeLimit(training.minutes), _best_checkpoint(training, run)
+    callbacks: list[Callback] = [speed, limit, best]
+    if progress:
+        callbacks.append(RunProgress(training.monitor, training.validate_every, speed, limit))
     trainer = _trainer(training, run, callbacks, devices)
+    module = NextClick(
+        encoder,
+        training,
+        len(batches),
+        split,
+        remove_seen=recipe.data.remove_seen,
+        limit=limit,
+    )
     started = time.monotonic()
     _fit(trainer, module, DataLoader(windows, batch_size=None, sampler=batches), run)
     best_epoch, best_score = _best(run, best)
@@ -189,6 +115,10 @@ def train_encoder(
         monitor=training.monitor,
         best=best_score,
         seconds=time.monotonic() - started,
+        total_seconds=limit.seconds,
+        out_of_time=limit.reached,
+        validation_seconds=speed.validation_seconds,
+        step_seconds=speed.seconds / speed.steps if speed.steps else math.nan,
         clicks_per_second=speed.clicks / speed.seconds if speed.clicks else math.nan,
         peak_memory_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         training_clicks=len(split.train.items),
@@ -220,7 +150,7 @@ def _trainer(
     callbacks = [*callbacks, EarlyStopping(recipe.monitor, mode="max", patience=recipe.patience)]
     if recipe.averaging:
         # First, so that validation and the best checkpoint use the mean.
-        callbacks = [WeightAveraging(avg_fn=moving_mean(recipe.averaging)), *callbacks]
+        callbacks = [MeanOfWeights(recipe.averaging), *callbacks]
     return L.Trainer(
         max_epochs=recipe.epochs,
         devices=devices,

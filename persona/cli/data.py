@@ -49,7 +49,7 @@ def inspect(
     """Counts users, items and clicks, lists rows that cannot be read, and says how to go on.
 
     Columns that are not named as usual are guessed. The last lines are the commands that train
-    on the file and score it, with the options that read it so.
+    on the file, evaluate, export and score it, with the options that read it so.
 
     For example:
 
@@ -128,7 +128,7 @@ def show(file: str, facts: dict[str, str | int], report: "ReadReport") -> None:
 
 
 def show_commands(file: str, found: "Proposal | None") -> None:
-    """Prints what else the columns say, and the commands that train on the file and score it."""
+    """Prints what else the columns say, and the commands from the file to its embeddings."""
     from persona.tables.proposal import as_words
 
     if found:
@@ -140,6 +140,8 @@ def show_commands(file: str, found: "Proposal | None") -> None:
     words = f" {as_words(found.options)}" if found and as_words(found.options) else ""
     path = shlex.quote(file)
     typer.echo(f"persona train --data {path}{words} --output runs/mine")
+    typer.echo("persona evaluate runs/mine")
+    typer.echo("persona export runs/mine --name mine")
     if found is None:
         typer.echo(f"persona data convert {path} users.parquet")
         path = "users.parquet"

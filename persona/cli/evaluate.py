@@ -1,7 +1,9 @@
 """`persona evaluate`: a run against the baselines, or against another run, on its test cases."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +13,10 @@ from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
 from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
-    from model.report.run_evaluation import ComparedScorer, RunEvaluation
+    from model.evaluation.rankings import Ranker
+    from model.report.run_evaluation import Apart, ComparedScorer, RunEvaluation
+    from persona.client import Client
+    from persona.engine import Engine
 
 
 @reads_tables
@@ -23,6 +28,17 @@ def evaluate(
         Path | None,
         typer.Option(help="Another run on the same data and split, to compare with."),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Service that serves the run: also rank by what it recommends."),
+    ] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(help="Artifact of the run: also rank by what its engine recommends."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model of the service.  [default: the service's]")
+    ] = None,
     metrics: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = (
         "HR@1,HR@5,HR@10,HR@20,NDCG@5,NDCG@10,NDCG@20,MRR@5,MRR@10,MRR@20"
     ),
@@ -31,28 +47,36 @@ def evaluate(
 ) -> None:
     """Rank every item for every test case, by the encoder and by the baselines.
 
-    The baselines are popularity, repeat-last, Markov chains of first and second order, and
-    item-kNN, fitted on the same training clicks. The command writes the full result into the
-    run's folder: report.html for people and evaluation.json for programs.
+    The baselines are popularity, also over a recent window, repeat-last, Markov chains of first
+    and second order, and item-kNN, fitted on the same training clicks. The command writes the full
+    result into the run's folder: report.html for people and evaluation.json for programs.
 
-    Example: persona evaluate runs/news --data msnbc990928.seq --against runs/other
+    The run knows its clicks; `--data` names them if they have moved.
+
+    Example: persona evaluate runs/news --against runs/other
+
+    The quality of a running service: persona evaluate runs/news --url http://127.0.0.1:8000
     """
     from model.evaluation.metrics import METRICS
     from model.report.evaluation_json import as_json
     from model.report.page import html_report
+    from model.report.protocol import protocol_text
     from model.report.run_evaluation import evaluate_run
-    from model.training.run import EVALUATION, load_data, read_run_recipe, split, write_json
+    from model.training.run import EVALUATION, load_run_data, read_run_recipe, split, write_json
 
     shown = metrics.split(",")
     if unknown := [name for name in shown if name not in METRICS]:
         raise typer.BadParameter(f"no metric {unknown[0]!r}; known are {', '.join(METRICS)}")
     console = Console()
     recipe = Clicks(data, format, table).chosen(read_run_recipe(run))
-    histories, fact = load_data(recipe, data)
-    with console.status("ranking"):
-        evaluation = evaluate_run(run, fact, split(histories, recipe.data), against)
+    histories, fact = load_run_data(run, recipe, data)
+    with console.status("ranking"), _served(url, artifact, model) as served:
+        evaluation = evaluate_run(run, fact, split(histories, recipe.data), against, served)
     console.print(_table(evaluation, shown))
-    for other in evaluation.baselines:
+    console.print(protocol_text(evaluation), highlight=False, soft_wrap=True)
+    for kind in evaluation.apart:
+        console.print(_apart(kind), highlight=False, soft_wrap=True)
+    for other in (*evaluation.baselines, *evaluation.served):
         console.print(_difference(other, other.evaluation.name))
     if evaluation.against is not None:
         console.print(_difference(evaluation.against.encoder, evaluation.against.folder))
@@ -72,6 +96,37 @@ def _table(evaluation: "RunEvaluation", metrics: list[str]) -> Table:
     for metric in metrics:
         table.add_row(metric, *(f"{scorer.metrics[metric]:.4f}" for scorer in evaluation.scorers))
     return table
+
+
+def _apart(kind: "Apart") -> str:
+    """HEADLINE of every scorer on cases of one kind, in one line."""
+    from model.report.run_evaluation import HEADLINE
+
+    found = (f"{name} {metrics[HEADLINE]:.4f}" for name, metrics in kind.metrics.items())
+    return f"{HEADLINE} of {kind.cases:,} cases, {kind.name}: {', '.join(found)}"
+
+
+@contextmanager
+def _served(url: str | None, artifact: Path | None, model: str | None) -> "Iterator[list[Ranker]]":
+    """The encoder as a service and as an artifact serve it, ranked by what they recommend."""
+    from model.evaluation.rankings import ListRanker
+    from persona.client import Client
+    from persona.engine import Engine
+
+    def ranker(name: str, server: "Client | Engine") -> "Ranker":
+        def recommend(histories: list[Any], k: int, hides: bool) -> list[Any]:
+            found = server.recommend(histories, k, exclude_seen=hides, exact=True, model=model)
+            return [(user.items, user.scores) for user in found.users]
+
+        return ListRanker(name, recommend)
+
+    with ExitStack() as stack:
+        rankers = []
+        if artifact is not None:
+            rankers.append(ranker("artifact", Engine.open(artifact)))
+        if url is not None:
+            rankers.append(ranker("service", stack.enter_context(Client(url))))
+        yield rankers
 
 
 def _difference(other: "ComparedScorer", name: str) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from persona.cli.next_step import print_next
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
@@ -17,7 +19,7 @@ def export(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="Clicks that measure the index.  [default: the recipe's]"),
+        typer.Option(help="Clicks that measure the index.  [default: the run's]"),
     ] = None,
     item_embeddings: Annotated[
         Path | None, typer.Option(help="Also write the item table here, as Parquet.")
@@ -62,4 +64,4 @@ def export(
         Console(highlight=False).print(f"{item_embeddings}: {artifact.manifest.n_items:,} items")
     if warning := quality_warning(artifact.manifest.metrics):
         Console(stderr=True, highlight=False).print(f"warning: {warning}", style="yellow")
-    Console().print(f"next: persona serve --artifacts {output}", style="dim")
+    print_next(Console(), "serve", "--artifacts", output)

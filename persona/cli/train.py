@@ -1,7 +1,7 @@
 """`persona train`: trains a user encoder on clicks, by a recipe, into a run."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,13 +9,15 @@ import typer
 from rich.console import Console
 
 from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
+from persona.cli.next_step import print_next
 from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
-    from model.clicks.histories import Histories
+    from model.clicks.histories import Histories, Split
     from model.training.recipe import Recipe
     from model.training.run import DataFact
     from model.training.train import TrainingResult
+    from model.training.warm_start import Carried, Gain
 
 
 @reads_tables
@@ -33,6 +35,25 @@ def train(
         int | None,
         typer.Option(help="Seed, in place of the recipe's `training.seed`.", min=0, max=2**32 - 1),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Time for the whole run, validations included, in place of the recipe's "
+            "`training.minutes`; 0 sets no limit.",
+            min=0,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Run whose weights, and by default whose recipe and clicks, this one starts from.",
+        ),
+    ] = None,
+    gain: Annotated[
+        bool,
+        typer.Option(help="With --from, train from nothing too, for as long, to report the gain."),
+    ] = True,
     devices: Annotated[
         int | None,
         typer.Option(
@@ -48,20 +69,28 @@ def train(
     """Train a user encoder on clicks.
 
     If the run is interrupted, even by SIGKILL, the same command resumes it from its last
-    checkpoint, and the result is that of an uninterrupted run.
+    checkpoint, and the result is that of an uninterrupted run, unless a time limit ends it.
 
     Example: persona train --recipe recipes/msnbc.toml --data msnbc990928.seq --output runs/news
 
     Without a recipe: persona train --data clicks.csv --output runs/mine
+
+    In a quarter of an hour: persona train --data clicks.csv --minutes 15 --output runs/mine
+
+    Tonight's clicks, from yesterday's run:
+    persona train --from runs/monday --data tuesday.csv --output runs/tuesday
 
     With columns of other names, which `persona data inspect` finds:
     persona train --data events.csv --user visitorid --item itemid --output runs/mine
     """
     # On several devices Lightning starts one process each, and numbers all but the first.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
+    given = {"seed": seed, "minutes": minutes}
+    changes = {name: value for name, value in given.items() if value is not None}
+    chosen = _Chosen(recipe, start, Clicks(data, format, table), changes)
     try:
-        clicks = Clicks(data, format, table)
-        _train(output, recipe, clicks, seed, devices or "auto", progress=progress, first=first)
+        run = _Run(output, chosen, devices or "auto", progress=progress, first=first)
+        run.train(gain=gain)
     except KeyboardInterrupt:
         if first:
             message = "persona: interrupted; the same command resumes the run"
@@ -69,52 +98,115 @@ def train(
         raise typer.Exit(130) from None
 
 
-def _train(
-    output: Path,
-    path: Path | None,
-    clicks: Clicks,
-    seed: int | None,
-    devices: int | Literal["auto"],
-    *,
-    progress: bool,
-    first: bool,
-) -> None:
-    import logging
+@dataclass(frozen=True)
+class _Chosen:
+    """What the command line says of recipe and clicks."""
 
-    from model.training.run import TRAINING, begin, check_split, split, write_json
-    from model.training.train import train_encoder
+    recipe: Path | None
+    start: Path | None
+    clicks: Clicks
+    changes: dict[str, float]  # of `training`
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    console = Console(quiet=not first)
-    recipe, histories, fact = _read(path, clicks, seed)
-    console.print(_counts(fact))
-    parts = split(histories, recipe.data)
-    check_split(parts)
-    if first:
-        begin(output, recipe, histories, fact)
-    result = train_encoder(recipe, parts, output, progress=progress, devices=devices)
-    if first:
-        write_json(output / TRAINING, asdict(result))
-    console.print(_summary(result))
-    console.print(f"next: persona evaluate {output}", style="dim")
+    def read(self) -> "tuple[Recipe, Histories, DataFact]":
+        """The recipe, by default that of the earlier run or one made by rule, and the clicks."""
+        from model.training.default_recipe import default_recipe
+        from model.training.recipe import BY_RULE, Recipe, read_recipe
+        from model.training.run import load_data, load_run_data, read_run_recipe
+
+        clicks = self.clicks
+        if self.recipe is not None:
+            recipe = clicks.chosen(read_recipe(self.recipe))
+            histories, fact = load_data(recipe, clicks.path)
+        elif self.start is not None:
+            recipe = clicks.chosen(read_run_recipe(self.start))
+            histories, fact = load_run_data(self.start, recipe, clicks.path)
+        else:
+            recipe = clicks.chosen(Recipe(name=BY_RULE))
+            histories, fact = load_data(recipe, clicks.path)
+            recipe = default_recipe(histories, recipe.data)
+        training = recipe.training.model_copy(update=self.changes)
+        return recipe.model_copy(update={"training": training}), histories, fact
+
+    def source(self, recipe: "Recipe") -> str:
+        """Where the clicks are."""
+        from model.training.run import source_of
+
+        earlier = "" if self.start is None or self.recipe is not None else source_of(self.start)
+        return self.clicks.path or earlier or recipe.data.path
 
 
-def _read(
-    path: Path | None, clicks: Clicks, seed: int | None
-) -> "tuple[Recipe, Histories, DataFact]":
-    """The recipe, by default derived from the clicks, and the clicks."""
-    from model.training.default_recipe import default_recipe
-    from model.training.recipe import Recipe, read_recipe
-    from model.training.run import load_data
+@dataclass(frozen=True)
+class _Run:
+    """One training."""
 
-    recipe = clicks.chosen(read_recipe(path) if path else Recipe(name="default"))
-    histories, fact = load_data(recipe, clicks.path)
-    if path is None:
-        recipe = default_recipe(histories, recipe.data)
-    if seed is not None:
-        training = recipe.training.model_copy(update={"seed": seed})
-        recipe = recipe.model_copy(update={"training": training})
-    return recipe, histories, fact
+    output: Path
+    chosen: _Chosen
+    devices: int | Literal["auto"]
+    progress: bool = field(kw_only=True)
+    first: bool = field(kw_only=True)  # of the processes that train together
+
+    def train(self, *, gain: bool) -> None:
+        """Trains, and says what came of it."""
+        import logging
+
+        from model.training.run import TRAINING, check_split, split, write_json
+        from model.training.train import train_encoder
+        from model.training.warm_start import initial_weights
+
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        recipe, histories, fact = self.chosen.read()
+        self._print(_counts(fact))
+        parts = split(histories, recipe.data)
+        check_split(parts)
+        weights = carried = None
+        if self.chosen.start is not None:
+            weights, carried = initial_weights(self.chosen.start, recipe, histories.item_ids)
+            self._print(_carried(carried))
+        self._begin(recipe, histories, fact)
+        result = train_encoder(
+            recipe,
+            parts,
+            self.output,
+            progress=self.progress,
+            devices=self.devices,
+            weights=weights,
+        )
+        if self.first:
+            write_json(self.output / TRAINING, asdict(result))
+        self._print(_summary(result))
+        if carried is not None:
+            self._compare(recipe, parts, result, carried, gain=gain)
+        print_next(Console(quiet=not self.first), "evaluate", self.output)
+
+    def _begin(self, recipe: "Recipe", histories: "Histories", fact: "DataFact") -> None:
+        from model.training.run import begin, remember_source
+
+        if self.first:
+            begin(self.output, recipe, histories, fact)
+            remember_source(self.output, self.chosen.source(recipe))
+
+    def _compare(
+        self,
+        recipe: "Recipe",
+        parts: "Split",
+        result: "TrainingResult",
+        carried: "Carried",
+        *,
+        gain: bool,
+    ) -> None:
+        from model.training.warm_start import measure_gain, write_start
+
+        found = None
+        if gain and self.devices in {1, "auto"} and self.first:
+            self._print("from nothing, to compare:")
+            found = measure_gain(recipe, parts, self.output, result, progress=self.progress)
+            self._print(_gain(found))
+        if self.first:
+            write_start(self.output, carried, found)
+
+    def _print(self, text: str) -> None:
+        console = Console(quiet=not self.first, highlight=False, soft_wrap=True)
+        console.print(text, markup=False)
 
 
 def _counts(fact: "DataFact") -> str:
@@ -125,8 +217,25 @@ def _counts(fact: "DataFact") -> str:
 
 
 def _summary(result: "TrainingResult") -> str:
+    ended = " (the time was up)" if result.out_of_time else ""
     return (
         f"{result.parameters:,} parameters, {result.epochs} epochs in {result.seconds:.0f} s on "
-        f"{result.device}; best validation {result.monitor} {result.best:.4f} in epoch "
+        f"{result.device}{ended}; best validation {result.monitor} {result.best:.4f} in epoch "
         f"{result.best_epoch}"
+    )
+
+
+def _carried(carried: "Carried") -> str:
+    return (
+        f"from {carried.run}: {carried.kept_items:,} items kept, {carried.new_items:,} new, "
+        f"{carried.gone_items:,} gone"
+    )
+
+
+def _gain(gain: "Gain") -> str:
+    found = gain.comparison
+    return (
+        f"test NDCG@10 {gain.warm:.4f}, from nothing in the same {gain.seconds:.0f} s "
+        f"{gain.from_nothing:.4f}: {found.difference.mean:+.4f} "
+        f"({found.difference.interval('{:+.4f}')}), {found.p_text}"
     )

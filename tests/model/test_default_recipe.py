@@ -34,6 +34,22 @@ def test_a_catalogue_too_large_to_score_whole_is_sampled() -> None:
     assert default_recipe(clicks(10, 10, 50_001)).training.negatives > 0
 
 
+def test_validation_ranks_fewer_cases_where_ranking_is_dear_and_steps_are_cheap() -> None:
+    sizes = (50_000, 50_001, 500_000)
+    cases = [default_recipe(clicks(40_000, 15, n)).training.validation_cases for n in sizes]
+    assert 20_000 == cases[0] > cases[1] > cases[2] == 1_000
+
+
+def test_a_log_of_600_000_clicks_on_5_000_items_ends_within_half_an_hour() -> None:
+    assert default_recipe(clicks(4_000, 150, 5_000)).training.minutes == 25
+    assert default_recipe(clicks(100, 15, 5_000)).training.minutes == 25
+
+
+@pytest.mark.parametrize(("users", "n_items"), [(8_000, 5_000), (4_000, 50_000)])
+def test_more_work_gets_more_time(users: int, n_items: int) -> None:
+    assert default_recipe(clicks(users, 150, n_items)).training.minutes >= 50
+
+
 def test_large_catalogues_get_wide_embeddings() -> None:
     widths = [default_recipe(clicks(10, 10, n)).encoder.width for n in (17, 1000, 1001)]
     assert widths == [64, 64, 128]

@@ -15,6 +15,14 @@ def problem(n: int, n_items: int = 50) -> tuple[torch.Tensor, torch.Tensor, torc
     return states, table, torch.randint(n_items, (n,), generator=generator)
 
 
+def embedding(table: torch.Tensor) -> torch.nn.Embedding:
+    """The items of the table and a row of unknown ones."""
+    rows = torch.cat((table.detach(), torch.full_like(table[:1].detach(), 99)))
+    items = torch.nn.Embedding(*rows.shape)
+    items.weight = torch.nn.Parameter(rows)
+    return items
+
+
 @pytest.mark.parametrize("n", [1, SLICE_ROWS, SLICE_ROWS + 1, 3 * SLICE_ROWS - 1])
 def test_loss_and_gradients_are_those_of_cross_entropy(n: int) -> None:
     states, table, targets = problem(n)
@@ -56,10 +64,10 @@ def test_autocast_makes_the_products_in_bf16_and_keeps_float_gradients() -> None
 def test_negatives_estimate_the_whole_loss(shared: bool) -> None:
     torch.manual_seed(0)
     states, table, targets = problem(200, n_items=500)
-    states = states / 3  # as flat as a catalogue's scores are
+    states, items = states / 3, embedding(table)  # as flat as a catalogue's scores are
     whole = next_click_loss(states, table, targets)
     estimates = [
-        sampled_next_click_loss(states, table, targets, 100, shared=shared) for _ in range(50)
+        sampled_next_click_loss(states, items, targets, 100, shared=shared) for _ in range(50)
     ]
     assert torch.stack(estimates).mean().item() == pytest.approx(whole.item(), rel=0.01)
 
@@ -67,7 +75,8 @@ def test_negatives_estimate_the_whole_loss(shared: bool) -> None:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_a_target_among_the_negatives_is_not_its_own_rival(shared: bool) -> None:
     states, table, targets = problem(5, n_items=1)
-    assert sampled_next_click_loss(states, table, targets, 10, shared=shared).item() == 0
+    loss = sampled_next_click_loss(states, embedding(table), targets, 10, shared=shared)
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1000, 101)], ids=["not eight", "many"])

@@ -78,7 +78,7 @@ def test_a_run_of_another_version_is_named_with_its_first_problem(tmp_path: Path
 
 
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no run here; `persona train --output"):
+    with pytest.raises(RecipeError, match="no run here; `persona train --data FILE --output"):
         read_run_recipe(tmp_path)
 
 

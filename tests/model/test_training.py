@@ -18,7 +18,7 @@ from model.clicks.histories import held_out_users
 from model.clicks.readers import read_clicks
 from model.errors import RecipeError
 from model.network.encoder import EncoderConfig
-from model.training.callbacks import moving_mean
+from model.training.averaging import kept_share
 from model.training.recipe import Recipe, TrainingRecipe
 from model.training.train import TrainingResult, load_encoder, train_encoder
 from model.training.windows import LengthGroupedBatches, Windows
@@ -87,15 +87,11 @@ def trained(run: Path, *, progress: bool = False, **training: object) -> Trainin
 
 
 def test_the_mean_of_weights_forgets_the_first_ones_within_a_short_run() -> None:
-    mean, weight = moving_mean(0.998), torch.tensor(100.0)
-    for step in range(1, 100):
-        weight = mean(weight, torch.tensor(1.0), step)
-    assert abs(weight - 1) < 1e-3
+    assert 100 * math.prod(kept_share(0.998, step) for step in range(1, 100)) < 1e-3
 
 
 def test_the_mean_of_weights_never_forgets_faster_than_its_decay() -> None:
-    kept = moving_mean(0.998)(torch.tensor(1.0), torch.tensor(0.0), 1_000_000)
-    assert kept == pytest.approx(0.998)
+    assert kept_share(0.998, 1_000_000) == 0.998
 
 
 def test_training_learns_an_easy_walk(tmp_path: Path) -> None:
@@ -124,20 +120,28 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     assert steps[-1] + 1 == 6 * math.ceil(whole / 2)
 
 
+@pytest.mark.parametrize("more", ["", "negatives = 4\n"], ids=["whole catalogue", "negatives"])
 def test_a_run_killed_by_sigkill_ends_as_an_unbroken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
 ) -> None:
-    broken = command(tmp_path, "broken")
+    broken = command(tmp_path, "broken", RECIPE + more)
     status, _ = stopped(broken, tmp_path / "broken", signal.SIGKILL)
     assert status == -signal.SIGKILL
     assert not (tmp_path / "broken" / "training.json").exists()
     assert persona(broken, monkeypatch) == 0
-    assert persona(command(tmp_path, "unbroken"), monkeypatch) == 0
+    assert persona(command(tmp_path, "unbroken", RECIPE + more), monkeypatch) == 0
 
     runs = [tmp_path / "broken", tmp_path / "unbroken"]
     results = [json.loads((run / "training.json").read_text()) for run in runs]
     for result in results:
-        for name in ("seconds", "clicks_per_second", "peak_memory_megabytes"):
+        for name in (
+            "seconds",
+            "total_seconds",
+            "validation_seconds",
+            "step_seconds",
+            "clicks_per_second",
+            "peak_memory_megabytes",
+        ):
             del result[name]
     assert results[0] == results[1]
     encoders = [load_encoder(ENCODER, 10, run) for run in runs]
@@ -186,6 +190,37 @@ def test_the_progress_shows_the_loss_in_the_first_epoch_and_the_time_left(
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
     assert re.search(r"epoch 1 of 2 .* loss \d\.\d+ +NDCG@10 \.\.\. .* left", shown)
     assert re.search(r"epoch 2 of 2 .* loss \d\.\d+ +NDCG@10 0\.\d+ 0:00:00 left", shown)
+
+
+def test_where_there_is_no_terminal_a_line_in_the_first_minute_says_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("model.training.progress.FIRST_LINE_SECONDS", 0)
+    trained(tmp_path, progress=True)
+    shown = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"epoch 1 of 2, loss \d\.\d+, NDCG@10 \.\.\., 0:00:\d\d left", shown[0])
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_ends_in_time_with_a_checkpoint_and_stays_ended(
+    tmp_path: Path, schedule: str
+) -> None:
+    def call() -> TrainingResult:
+        endless = {"epochs": 10**6, "patience": 10**6, "minutes": 0.02}
+        return trained(tmp_path, progress=False, schedule=schedule, averaging=0.9, **endless)
+
+    first = call()
+    assert 1 <= first.best_epoch <= first.epochs < 10**6
+    assert call().epochs <= first.epochs + 1
+
+
+def test_a_time_shorter_than_an_epoch_still_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    assert trained(tmp_path, minutes=1e-9, max_batch=1).best_epoch == 1
+    (curves,) = (tmp_path / "curves").iterdir()
+    with (curves / "metrics.csv").open() as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == 0
+    load_encoder(ENCODER, 10, tmp_path)
 
 
 def test_a_run_without_a_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:

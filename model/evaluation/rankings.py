@@ -1,0 +1,89 @@
+"""Ranks from lists of recommended items, which is all that a service tells of its ranking."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.clicks.histories import Histories, Int
+
+Floats = NDArray[np.float32]
+Answer = tuple[Sequence[str | int], Floats]  # the best items of a history, and their scores
+Recommend = Callable[[list[list[str | int]], int, bool], Sequence[Answer]]
+LONGEST_LIST = 1_000  # items that a service recommends at most
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranks of the targets of some histories, and the best items of each."""
+
+    ranks: Int  # (B,) from 1
+    shown: Sequence[Int]  # of each history, the best first or in any order; at most k
+
+
+class Ranker(Protocol):
+    """Ranks the targets of a batch of histories."""
+
+    @property
+    def name(self) -> str:
+        """The name in the report."""
+        ...
+
+    def ranking(self, histories: Histories, targets: Int, remove_seen: bool, k: int) -> Ranking:
+        """Exact ranks up to k; a target beyond it may have any larger rank."""
+        ...
+
+
+class ListRanker:
+    """Ranks by what a service or an engine recommends.
+
+    Args:
+        name: in the report.
+        recommend: gets histories, a number k, and whether to leave out the items of the history;
+            returns the k best items of each, with their scores.
+    """
+
+    def __init__(self, name: str, recommend: Recommend) -> None:
+        self.name = name
+        self._recommend = recommend
+
+    def ranking(self, histories: Histories, targets: Int, remove_seen: bool, k: int) -> Ranking:
+        """Exact ranks up to k, and k + 1 beyond."""
+        rows = [histories[user].tolist() for user in range(len(histories))]
+        found: dict[int, tuple[int, Int]] = {}
+        # A target that the history has is ranked all the same, so its list may not leave it out.
+        repeats = {u for u, row in enumerate(rows) if targets[u] in row} if remove_seen else set()
+        service_hides = [u for u in range(len(rows)) if remove_seen and u not in repeats]
+        we_hide = [u for u in range(len(rows)) if not remove_seen or u in repeats]
+        for users, hides in ((service_hides, True), (we_hide, False)):
+            seen = {u: set(rows[u]) - {int(targets[u])} if u in repeats else set() for u in users}
+            longest = max((len(items) for items in seen.values()), default=0)
+            lists = self._lists(histories, [rows[u] for u in users], k + longest, hides)
+            for user, (items, scores) in zip(users, lists, strict=True):
+                kept = ~np.isin(items, list(seen[user]))
+                found[user] = _rank(items[kept], scores[kept], targets[user], k), items[kept][:k]
+        ranks, shown = zip(*(found[user] for user in range(len(rows))), strict=True)
+        return Ranking(np.array(ranks, np.int64), shown)
+
+    def _lists(
+        self, histories: Histories, rows: list[list[int]], k: int, hides: bool
+    ) -> list[tuple[Int, Floats]]:
+        """The best items of each history as rows of the catalogue, and their scores."""
+        if not rows:
+            return []
+        ids = histories.item_ids
+        row_of = {item: row for row, item in enumerate(ids)}
+        asked = [[ids[row] for row in history if row < len(ids)] for history in rows]
+        answers = self._recommend(asked, min(k, LONGEST_LIST, len(ids)), hides)
+        return [
+            (np.array([row_of[item] for item in items], np.int64), np.asarray(scores, np.float32))
+            for items, scores in answers
+        ]
+
+
+def _rank(items: Int, scores: Floats, target: int, k: int) -> int:
+    """From 1, ties against the target; k + 1 if it is not among the first k."""
+    place = np.flatnonzero(items == target)
+    return min(int(np.count_nonzero(scores >= scores[place[0]])), k + 1) if len(place) else k + 1

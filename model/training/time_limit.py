@@ -1,0 +1,65 @@
+"""The end of a training by the clock."""
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+
+class TimeLimit(Callback):
+    """Ends training in time for a last validation, in the middle of an epoch if need be.
+
+    Args:
+        minutes: of all calls that train the run; 0 for as many as it takes.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.limit_seconds = 60 * minutes
+        self.reached = False
+        self._earlier = 0.0  # seconds of earlier calls
+        self._started: float | None = None
+        self._validation_started = 0.0
+        self._validation_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since training began."""
+        now = time.monotonic()
+        return self._earlier + now - (now if self._started is None else self._started)
+
+    @property
+    def share(self) -> float:
+        """The share of the time that is over, in [0, 1]; 0 without a limit."""
+        return min(1.0, self.seconds / self.limit_seconds) if self.limit_seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the limit, infinity without one."""
+        return max(0.0, self.limit_seconds - self.seconds) if self.limit_seconds else float("inf")
+
+    def on_train_start(self, *_: Any) -> None:
+        """Starts the clock."""
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Ends training when only the time for a validation is left."""
+        late = self.seconds_left <= self._validation_seconds
+        if self.limit_seconds and trainer.strategy.reduce_boolean_decision(late, all=False):
+            trainer.should_stop = self.reached = True
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Measures how long a validation takes."""
+        self._validation_started = time.monotonic()
+
+    def on_validation_end(self, *_: Any) -> None:
+        """Remembers how long it took."""
+        self._validation_seconds = time.monotonic() - self._validation_started
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds, for a run that goes on later."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the seconds of earlier calls."""
+        self._earlier = float(state_dict["seconds"])
