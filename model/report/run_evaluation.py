@@ -120,7 +120,7 @@ class RunEvaluation:
 
     @property
     def scorers(self) -> list[Evaluation]:
-        """The baselines, the encoder as it is served, and the encoder; where it reads time, twice."""
+        """The baselines, the encoder as it is served, the encoder; twice where it reads time."""
         others = [*self.baselines, *self.served]
         own = [self.encoder, *([self.time_known] if self.time_known else [])]
         return [*(other.evaluation for other in others), *own]
