@@ -155,10 +155,14 @@ def test_with_candidates_there_is_a_graph_of_scores(exported: Exported) -> None:
 def test_the_rearranged_encoder_gives_in_pytorch_what_its_graphs_give(exported: Exported) -> None:
     item_ids = torch.arange(15).reshape(3, 5) % N_ITEMS
     key_mask = torch.arange(5) < torch.tensor([[5], [2], [0]])
+    given = {"item_ids": item_ids, "key_mask": key_mask}
+    if exported.encoder.config.time != "none":
+        times = 1_700_000_000 + torch.arange(15).reshape(3, 5) ** 5
+        given |= {"times": times, "asked": times[:, -1] + 86_400}
     with torch.no_grad():
-        embedding, _, full = ServedEncoder(exported.encoder)(item_ids, key_mask)
+        embedding, _, full = ServedEncoder(exported.encoder)(*given.values())
     session = onnxruntime.InferenceSession(exported.folder / "attention_full.onnx")
-    feeds = {"item_ids": item_ids.numpy(), "key_mask": key_mask.numpy()}
+    feeds = {name: tensor.numpy() for name, tensor in given.items()}
     for actual, expected in zip(session.run(None, feeds), (embedding, full), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 

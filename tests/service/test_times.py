@@ -170,7 +170,8 @@ def test_triton_s_client_sends_times_as_tensors(client: httpx.Client, binary: bo
         declared = [one["name"] for one in own.get_model_metadata("timed")["inputs"]]
     assert declared == list(tensors)
     first = {"items": ["item 1", "item 2"], "times": [TODAY, TODAY + 9], "now": TODAY + DAY}
-    native = embeddings_of(client, [first, {"items": ["item 3"], "times": [TODAY]}])
+    second = {"items": ["item 3"], "times": [TODAY], "now": TODAY}
+    native = embeddings_of(client, [first, second])
     np.testing.assert_allclose(found, native, atol=1e-6)
 
 
