@@ -44,7 +44,7 @@ from model.training.run import (
 )
 from model.training.train import load_encoder
 
-TIME_KNOWN = "encoder, time of asking known"
+TIME_KNOWN = "encoder, time known"
 HEADLINE = "NDCG@10"  # decides which baseline is the best
 BREAKDOWN_KS = (1, 10)
 KNN_ITEMS = 20_000  # item-kNN stores n_items^2 numbers, 1.6 GB at this size
