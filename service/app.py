@@ -25,12 +25,14 @@ from service.lifecycle import Service
 from service.logs import frames
 from service.metrics import ERRORS, REQUESTS, SECONDS, exposition
 from service.openapi import complete, page
+from service.playground import playground
 from service.protocols.exchange import CLOSE, Answer
 from service.protocols.table import ROUTERS, errors_of, route_of, verb_of
 from service.pulse import Pulse
 from service.settings import Settings
 
 _CAUSES = {404: "not_found", 405: "method_not_allowed", 500: "internal", 503: "not_ready"}
+UNLISTED = ("/", "/playground/{name:path}", "/metrics", "/docs", "/openapi.json")  # in metrics
 
 BROKEN = 3  # exit status of a worker whose artifacts cannot be served
 
@@ -68,6 +70,8 @@ def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI
     )
     for router in (*ROUTERS, page, health):
         app.include_router(router)
+    if service.settings.playground:
+        app.include_router(playground)
     app.state.reports = Reports(service)
     _add_metrics(app, service)
     app.add_exception_handler(PersonaError, _answer_persona_error)
@@ -161,7 +165,7 @@ class Application(FastAPI):
 
     def _count(self, route: str, status: int, code: str, seconds: float) -> None:
         if not self._seconds:
-            routes = (*self.openapi()["paths"], "/metrics", "/docs", "/openapi.json", "other")
+            routes = (*self.openapi()["paths"], *UNLISTED, "other")
             self._seconds.update({route: SECONDS.labels(route) for route in routes})
         if route not in self._seconds:
             route = "other"

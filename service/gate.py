@@ -26,8 +26,10 @@ from service.visit import current
 
 # A probe and a scraper have no key. They learn how busy the service is, and not with what.
 OPEN = frozenset(
-    {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    {"/", "/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
+# The page has no secrets either: it asks its user for the key, and the API with it.
+_PAGE = "/playground/"
 # What changes which models are served.
 _ADMIN = re.compile(r"/(v1/models|v2/repository/models)/[^/]+/(load|unload|share)")
 
@@ -137,7 +139,7 @@ class Gate:
 def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "admin key"]:
     """What a request needs; `prefix` is what a proxy put in front of the path."""
     path = path.removeprefix(prefix)
-    if path in OPEN:
+    if path in OPEN or path.startswith(_PAGE):
         return "nothing"
     changes = method == "POST" and _ADMIN.fullmatch(path) is not None
     return "admin key" if changes else "key"

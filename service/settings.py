@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     max_quality_loss: float = Field(default=0.05, ge=0.0, le=1.0)  # of a new version; 1: any
     max_copy_bytes: int = Field(default=2**30, ge=0)  # larger artifacts are mapped where they lie
     state_folder: Path | None = None  # None: a temporary one
+    playground: bool = True  # the page at `/`
     admin: bool = False  # whether requests of this machine may change what is served
     trusted_keys: Annotated[tuple[Path, ...], NoDecode] = ()  # none: artifacts need no signature
     keys_file: Path | None = None  # None: no key is asked for

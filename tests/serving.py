@@ -43,11 +43,13 @@ def status_of(url: str) -> int:
 
 
 @contextmanager
-def serving(artifacts: Path, root_path: str = "", **settings: Any) -> Iterator[httpx.Client]:
+def serving(
+    artifacts: Path, root_path: str = "", on_port: int | None = None, **settings: Any
+) -> Iterator[httpx.Client]:
     """A client of a running service, which may be ready or broken but is no longer starting."""
     chosen = Settings(artifacts=artifacts, **settings)
     app = create_app(chosen)
-    port = free_port()
+    port = on_port or free_port()
     config = uvicorn.Config(
         app,
         port=port,

@@ -53,7 +53,7 @@ LIBRARIES = {
     "pydantic_settings": "service.settings",
     "faiss": "persona.engine.index export.index",
     "onnxruntime": "persona.engine.session export",
-    "fastapi": "service.app service.health service.openapi service.protocols",
+    "fastapi": "service.app service.health service.openapi service.playground service.protocols",
     "starlette": "service",
     "prometheus_client": "service",
     "limits": "service",

