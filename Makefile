@@ -20,6 +20,8 @@ BIN := .venv/bin
 LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
 # Without isolation: pip would fetch the build backend anew, of any version.
 EDITABLE := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+PAGE := service/playground/page
+NPM := command -v npm >/dev/null
 COMPILE := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml $(UPGRADE)
 
 # Tools that look at our packages from outside, in an environment of their own.
@@ -35,7 +37,25 @@ sbom: .venv/.audit ## write sbom.json, a CycloneDX list of what the image instal
 audit: .venv/.audit ## look for known faults in what the image installs
 	.venv/audit/bin/pip-audit --requirement requirements/serve.txt --require-hashes --disable-pip
 
-.PHONY: help serve install test test-all test-ranges lint format train export bench docs lock sbom audit clean
+# What checks the page: a type checker, a linter and the rules of axe, from npm, of fixed versions.
+# Without npm there is nothing to check it with; the page itself needs none of it.
+.venv/.page: .venv/.python tests/page/package.json tests/page/package-lock.json
+	mkdir -p .venv/page
+	cp tests/page/package.json tests/page/package-lock.json .venv/page/
+	cd .venv/page && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+browser: ## install what the tests of the page need, where apt-get and npm can be had
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+		|| echo "no Chromium here and no way to install it: the page is not driven"
+	@command -v npm >/dev/null || apt-get install -y -qq --no-install-recommends npm >/dev/null 2>&1 || true
+	@$(NPM) && $(MAKE) --silent .venv/.page || echo "no npm: the page's scripts are not checked"
+
+test-page: .venv/.all browser ## drive the page in Chromium (PERSONA_TEST_PICTURES=folder keeps pictures)
+	$(BIN)/pytest -n 0 tests/page
+
+.PHONY: help serve install test test-all test-ranges test-page browser lint lint-page format train export bench docs lock sbom audit clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,11 +95,19 @@ lint: .venv/.all ## formatter, linter, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@if $(NPM) && $(MAKE) --silent .venv/.page; then $(MAKE) --silent lint-page; \
+		else echo "no npm here, or no packages: the page's scripts are not checked"; fi
 	$(BIN)/pytest --quiet -n 0 tests/project/test_house.py tests/project/test_lock.py
+
+lint-page: .venv/.page ## formatter, linter and types of the page's scripts
+	.venv/page/node_modules/.bin/biome check --config-path tests/page $(PAGE)
+	.venv/page/node_modules/.bin/tsc -p tests/page
 
 format: .venv/.all ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@if $(NPM); then $(MAKE) --silent .venv/.page; \
+		.venv/page/node_modules/.bin/biome check --write --config-path tests/page $(PAGE); fi
 
 train: .venv/.all ## train a recipe (RECIPE=recipes/msnbc.toml RUN=runs/news DATA=clicks.seq)
 	$(BIN)/persona train --recipe $(RECIPE) $(if $(DATA),--data $(DATA)) --output $(RUN)
@@ -90,10 +118,11 @@ export: .venv/.all ## turn a run into an artifact (RUN=runs/news NAME=news VERSI
 bench: .venv/.all ## measure, and write bench/RESULTS.md and bench/results.json
 	$(BIN)/python -m bench
 
-docs: .venv/.all ## draw the pictures in docs/, record the examples of docs/openapi.json
+docs: .venv/.all browser ## draw the pictures in docs/, record the examples of docs/openapi.json
 	$(BIN)/python -m docs.pictures
 	$(BIN)/python -m docs.attention_pictures
 	$(BIN)/python -m docs.api_examples
+	$(BIN)/python -m docs.playground_pictures
 
 # all.txt is written first, and the others take its versions. `build.txt` is the build backend.
 lock: .venv/.python ## write requirements/ anew from pyproject.toml (UPGRADE=--upgrade for new versions)
