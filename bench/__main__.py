@@ -16,6 +16,7 @@ from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
+from bench.playground import playground
 from bench.pooling import pooling
 from bench.protocols import protocols
 from bench.quality import ml1m, msnbc_training, wikispeedia
@@ -36,6 +37,7 @@ app.command()(hostile)
 app.command()(news)
 app.command()(attention)
 app.command()(pooling)
+app.command()(playground)
 app.command()(reasons)
 app.command()(schemathesis)
 app.command()(reading)
