@@ -42,7 +42,7 @@ audit: .venv/.audit ## look for known faults in what the image installs
 .venv/.page: .venv/.python tests/page/package.json tests/page/package-lock.json
 	mkdir -p .venv/page
 	cp tests/page/package.json tests/page/package-lock.json .venv/page/
-	npm ci --silent --no-audit --no-fund --prefix .venv/page
+	cd .venv/page && npm ci --silent --no-audit --no-fund
 	@touch $@
 
 browser: ## install what the tests of the page need, where apt-get and npm can be had
@@ -95,7 +95,8 @@ lint: .venv/.all ## formatter, linter, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	@if $(NPM); then $(MAKE) --silent lint-page; else echo "no npm here: the page's scripts are not checked"; fi
+	@if $(NPM) && $(MAKE) --silent .venv/.page; then $(MAKE) --silent lint-page; \
+		else echo "no npm here, or no packages: the page's scripts are not checked"; fi
 	$(BIN)/pytest --quiet -n 0 tests/project/test_house.py tests/project/test_lock.py
 
 lint-page: .venv/.page ## formatter, linter and types of the page's scripts

@@ -69,7 +69,7 @@ class Tab:
         from playwright.sync_api import expect
 
         self.page.locator("section.panel[aria-busy=false]").first.wait_for()
-        waiting = self.page.locator("[aria-busy=true], .waiting")
+        waiting = self.page.locator("[aria-busy=true], .waiting, [data-naming]")
         expect(waiting).to_have_count(0, timeout=PATIENCE_MS)
         return self
 

@@ -13,6 +13,7 @@ from tests.page.browsing import AXE, Tab, tab
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow  # many seconds of a browser
 STATES: dict[str, dict[str, Any]] = {
     "news": {},
     "empty": {"items": []},

@@ -9,6 +9,7 @@ from tests.page.browsing import Tab, tab
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow  # many seconds of a browser
 FOUR = ["frontpage", "news", "weather", "sports"]
 NAMED = ["Front page", "News", "Weather", "Sports"]
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from persona.artifact.format import ITEM_TITLES
 from service.keys import add_key
 from tests.fences import ROOT
@@ -14,6 +16,7 @@ from tests.versions import add_version, sign
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
+pytestmark = pytest.mark.slow  # many seconds of a browser
 ARTIFACTS = ROOT / "artifacts"
 
 
@@ -85,7 +88,7 @@ def test_a_full_service_is_asked_again_when_it_says(news: Tab) -> None:
     news.page.goto(f'{news.url}/#items=["news"]')
     problem = news.panel("next-a").get_by_role("alert")
     problem.wait_for()
-    assert "the queue takes 9,000 ms The page asks again in 3 s." in problem.inner_text()
+    assert "the queue takes 9,000 ms. The page asks again in 3 s." in problem.inner_text()
     news.keep("full")
     problem.wait_for(state="detached")
     assert news.settled().panel("next-a").locator("li").count() == 10

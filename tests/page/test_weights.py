@@ -1,6 +1,7 @@
 """What the page shows is what the API says, and the API says what PyTorch computes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from export.graphs import PlainEncoder
+from export.write import Description, write_artifact
+from persona.contract import ItemId
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
 from tests.page.browsing import Tab, tab
 from tests.serving import serving
@@ -130,3 +133,19 @@ def test_two_histories_stand_side_by_side(news: Tab) -> None:
     assert news.panel("full-b").locator("svg").count() == 4
     assert news.page.get_by_text("Cosine between the user embeddings").is_visible()
     news.keep("compare")
+
+
+@pytest.mark.slow
+def test_candidates_that_attend_to_the_clicks_show_their_shares(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    config = replace(TINY, attention="source_target", blocks=1)
+    ids: list[ItemId] = list(range(100, 130))
+    write_artifact(random_encoder(config, 30), ids, Description("films"), tmp_path)
+    with serving(tmp_path) as client, tab(browser, str(client.base_url)) as opened:
+        opened.open(items=[101, 102, 129])
+        assert opened.page.get_by_text("the clicks have its attention to these shares").is_visible()
+        shares = opened.numbers(".why-a td[data-weight]", "data-weight")
+        assert sum(shares) == pytest.approx(1)
+        opened.page.get_by_text("As ids").click()
+        assert opened.page.get_by_label("Item ids").input_value() == "[101,102,129]"

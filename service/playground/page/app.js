@@ -51,6 +51,7 @@ function update() {
     settle();
     answers.want(questions(state, answers, titles, searches()));
     if (begun) history.replaceState(null, "", toHash(state));
+    root.toggleAttribute("data-naming", answers.entries.get("titles")?.status === "loading"); // some ids have no names yet
     render(html`<${Page} />`, root);
   });
 }
@@ -194,8 +195,7 @@ function Results({ side, two }) {
     <div class="pair">
       <${Panel} ...${panel("next")} title="What the model expects next" hint="The items with the highest scores. Choose one to see what speaks for it.">
         ${(/** @type {any} */ value) => html`<${Next} value=${value} chosen=${state.chosen} choose=${choose} titleOf=${titleOf} />`}</${Panel}>
-      <${Panel} ...${panel("next")} id="why-${side}" title="The clicks that speak for it"
-        hint="What the score would lose without the click. Attention does not say that: it says what was read.">
+      <${Panel} ...${panel("next")} id="why-${side}" title="The clicks that speak for it">
         ${(/** @type {any} */ value) => html`<${Why} value=${value} chosen=${state.chosen} ...${drawing} />`}</${Panel}>
     </div>
     <${Panel} ...${panel("full")} title="What every position looks at" hint="Down: as of this position. Across: what it looks at.">

@@ -15,7 +15,7 @@ export const digits = (weight) => weight.toFixed(2).replace(/^0\./, ".");
 /** @type {(props: {columns: Column[], weights: number[][], label: string}) => any} A strip a head: how much the user embedding takes of each click. props: weights (H, columns). */
 export const Strip = ({ columns, weights, label }) => {
   const [width, height, left, below] = [44, 30, 64, 18 + 4.6 * longest(columns)];
-  const top = Math.max(1e-6, ...weights.flatMap((row) => row.slice(1)));
+  const top = Math.max(1e-6, ...weights.flat());
   const size = [left + columns.length * width + 40, weights.length * height + below];
   return html`<${Scrolled} label=${label}>
     <svg role="img" aria-label=${label} width=${size[0]} height=${size[1]}>
@@ -49,7 +49,7 @@ export const FullMap = ({ columns, weights, label, id }) => {
   const side = few ? 34 : shown.length <= SOME ? 20 : 12;
   const [left, above] = [16 + 6.6 * longest(shown), 14 + 5.2 * longest(shown)];
   const last = weights.length;
-  const top = Math.max(1e-6, ...weights.slice(first).flatMap((row) => row.slice(Math.max(1, first))));
+  const top = Math.max(1e-6, ...weights.slice(first).flatMap((row) => row.slice(first)));
   const power = shown.length <= SOME ? 1 : 0.5; // over a long history most weights are small
   const reach = left + shown.length * side;
   return html`<figure>

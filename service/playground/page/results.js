@@ -30,7 +30,7 @@ export function Problem({ error, again }) {
   const seconds = error.againInS;
   const soon = seconds && seconds <= 60 ? ` The page asks again in ${seconds} s.` : "";
   return html`<div class="problem" role="alert">
-    <p>${error.message}${soon}</p>
+    <p>${error.message.replace(/\.?$/, ".")}${soon}</p>
     ${seconds && html`<button type="button" onClick=${again}>Ask again now</button>`}
   </div>`;
 }
@@ -131,7 +131,8 @@ export function Why({ value, chosen, titleOf, of }) {
     weights[click],
   ]);
   if (base !== null) rows.unshift(["without any click", base]);
-  return html`<p><strong>${titleOf(items[at]).name}</strong> scores ${signed(scores[at])}${
+  return html`${base !== null && html`<p class="hint">What the score would lose without the click. Attention does not say that: it says what was read.</p>`}
+  <p><strong>${titleOf(items[at]).name}</strong> scores ${signed(scores[at])}${
     base !== null ? ", the sum of:" : "; the clicks have its attention to these shares:"
   }</p>
   <div class="scrolled tall" tabindex="0" role="group" aria-label="Table of reasons${of}"><table class="bars"><tbody>${rows.map(
