@@ -1,7 +1,9 @@
 """Uvicorn's server, which loses no request of a connection that was made when it ends."""
 
 import asyncio
+import ctypes
 import socket
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -12,6 +14,8 @@ from service.http.connection import Connection
 
 HEARD_OUT_S = 2.0  # whoever has connected and sent no whole head by then has no request to lose
 STEP_S = 0.02
+SO_ATTACH_FILTER = 26  # of Linux
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction for the kernel: return 0 bytes
 
 
 class Server(uvicorn.Server):
@@ -19,6 +23,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Uvicorn's own end, but connections that wait for their turn are not reset."""
+        for listening in sockets or ():
+            _turn_away(listening)
         waiting = [one for listening in sockets or () for one in _waiting(listening)]
         for server in self.servers:
             server.close()
@@ -44,6 +50,17 @@ class Server(uvicorn.Server):
     def _has_more_to_hear(self) -> bool:
         connections = self.server_state.connections
         return any(one.phase()[0] == "head" for one in connections if isinstance(one, Connection))
+
+
+def _turn_away(listening: socket.socket) -> None:
+    """Drops the first packet of further connections; clients send it again a second later.
+
+    A connection that came between the last `accept` and `close` would be made, and then reset.
+    """
+    program = ctypes.create_string_buffer(DROP_ALL)
+    with suppress(OSError):  # a kernel without filters
+        filters = struct.pack("HP", 1, ctypes.addressof(program))
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
 
 
 def _waiting(listening: socket.socket) -> list[socket.socket]:
