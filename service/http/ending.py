@@ -1,9 +1,9 @@
 """Uvicorn's server, which loses no request of a connection that was made when it ends."""
 
 import asyncio
-import ctypes
 import socket
 import struct
+from array import array
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -57,9 +57,9 @@ def _turn_away(listening: socket.socket) -> None:
 
     A connection that came between the last `accept` and `close` would be made, and then reset.
     """
-    program = ctypes.create_string_buffer(DROP_ALL)
+    program = array("B", DROP_ALL)
+    filters = struct.pack("HP", 1, program.buffer_info()[0])
     with suppress(OSError):  # a kernel without filters
-        filters = struct.pack("HP", 1, ctypes.addressof(program))
         listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
 
 
