@@ -60,6 +60,11 @@ class _Place:
         return min(LAST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10))
 
 
+# glibc's allocator, of the workers. By default it keeps the holes that large bodies leave behind:
+# after two minutes of mixed requests, workers held 95 MB more each, and with these 30 to 70 MB.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+
+
 class _Supervisor:
     def __init__(self, settings: Settings, workers: int, held: socket.socket, folder: Path) -> None:
         self._settings = settings
@@ -73,6 +78,8 @@ class _Supervisor:
         """Returns when it was asked to end and all workers have ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
+        for name, value in MALLOC.items():
+            os.environ.setdefault(name, value)
         try:
             while not self._ending:
                 self._look()
