@@ -4,6 +4,7 @@ docs/decisions/0014-own-supervisor.md says why no process manager from elsewhere
 """
 
 import logging.config
+import os
 import signal
 import socket
 import time
