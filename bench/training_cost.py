@@ -34,12 +34,13 @@ def training_cost(rounds: Rounds = 3, part: Part = 1.0) -> None:
     steps = _step_seconds(rounds, part)
     ratio = steps[STEP_ITEMS[1]] / steps[STEP_ITEMS[0]]
     shares = {n: _validation_share(n, part) for n in VALIDATION_ITEMS}
-    whole = _trained(default_recipe(_log(4_000, 5_000, part)), _log(4_000, 5_000, part))
+    log = _log(4_000, 5_000, part)
+    whole = _trained(default_recipe(log), log)
     text = table(
         ["", "found"],
         [
             *([f"ms a step, {n:,} items", f"{1000 * steps[n]:.0f}"] for n in STEP_ITEMS),
-            ["a step of 1,000,000 / 50,000 items", f"{ratio:.2f}"],
+            [f"a step of {STEP_ITEMS[1]:,} / {STEP_ITEMS[0]:,} items", f"{ratio:.2f}"],
             *([f"validation's share, {n:,} items", f"{shares[n]:.3f}"] for n in shares),
             ["minutes of 600,000 clicks on 5,000 items", f"{whole.seconds / 60:.1f}"],
             ["epochs; the best", f"{whole.epochs}; {whole.best_epoch}"],

@@ -18,15 +18,15 @@ class TimeLimit(Callback):
         self.limit_seconds = 60 * minutes
         self.reached = False
         self._earlier = 0.0  # seconds of earlier calls
-        self._started: float | None = None
-        self._validation_started = 0.0
-        self._validation_seconds = 0.0
+        self._started = time.monotonic()
+        self._validating_since: float | None = None
+        # Of the last validation with its checkpoints; a guess before the first.
+        self._validation_seconds = 0.05 * self.limit_seconds
 
     @property
     def seconds(self) -> float:
-        """Since training began."""
-        now = time.monotonic()
-        return self._earlier + now - (now if self._started is None else self._started)
+        """Since training began, over all calls."""
+        return self._earlier + time.monotonic() - self._started
 
     @property
     def share(self) -> float:
@@ -38,23 +38,21 @@ class TimeLimit(Callback):
         """Until the limit, infinity without one."""
         return max(0.0, self.limit_seconds - self.seconds) if self.limit_seconds else float("inf")
 
-    def on_train_start(self, *_: Any) -> None:
-        """Starts the clock."""
-        self._started = time.monotonic()
+    def on_validation_start(self, *_: Any) -> None:
+        """Measures how long a validation takes, until training goes on."""
+        self._validating_since = time.monotonic()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Remembers how long it took."""
+        if self._validating_since is not None:
+            self._validation_seconds = time.monotonic() - self._validating_since
+            self._validating_since = None
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Ends training when only the time for a validation is left."""
         late = self.seconds_left <= self._validation_seconds
         if self.limit_seconds and trainer.strategy.reduce_boolean_decision(late, all=False):
             trainer.should_stop = self.reached = True
-
-    def on_validation_start(self, *_: Any) -> None:
-        """Measures how long a validation takes."""
-        self._validation_started = time.monotonic()
-
-    def on_validation_end(self, *_: Any) -> None:
-        """Remembers how long it took."""
-        self._validation_seconds = time.monotonic() - self._validation_started
 
     def state_dict(self) -> dict[str, Any]:
         """The seconds, for a run that goes on later."""
