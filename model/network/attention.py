@@ -266,6 +266,8 @@ class Attention(nn.Module):
         return x.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
     def _join(self, context: Tensor) -> Tensor:
-        joined = context.transpose(1, 2).flatten(2)  # (B, H, Lq, d) to (B, Lq, D)
-        out: Tensor = self.output(joined)
+        joined = context.transpose(1, 2)
+        if torch.compiler.is_exporting():  # a context that is traced has other strides than its own
+            joined = joined.clone(memory_format=torch.contiguous_format)
+        out: Tensor = self.output(joined.flatten(2))  # (B, H, Lq, d) to (B, Lq, D)
         return out

@@ -73,7 +73,7 @@ ENCODERS = {
     "rotary, general": config(
         attention="source_target", similarity="general", positions="rotary", blocks=1
     ),
-    "gaps": config(time="gaps", similarity="dot"),
+    "gaps": config(time="gaps"),
     "buckets": config(time="buckets", positions="rotary"),
     "power": config(time="power"),
     "rotary time": config(time="rotary", positions="rotary"),
