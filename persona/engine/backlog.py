@@ -11,7 +11,10 @@ from persona.engine.runs import Piece
 # this of what is not due: 1 ms in which nothing else is answered.
 PIECE_TOKENS = 256
 STRETCH_S = 30e-6  # about ten times what it takes to compute a token
-SHARE = 0.8  # of the deadline, that the queue may take: the answer has to be written and sent too
+SHARE = 0.75  # of the deadline, that the queue may take: the answer has to be written and sent too
+# Of what is not read yet. How long it will take is a guess; what is read and then refused has cost
+# most of what an answer costs, and under load nearly all would be.
+SHARE_UNREAD = 0.68
 
 
 class Backlog:
@@ -49,9 +52,9 @@ class Backlog:
         Raises:
             Overloaded: the deadline would pass in the queue.
         """
-        if tokens or self.seconds > SHARE * deadline_s:
+        if tokens or self.seconds > SHARE_UNREAD * deadline_s:
             own_s = self.pace.least_seconds(tokens, tokens // PIECE_TOKENS)
-            self._refuse(own_s, tokens, deadline_s)
+            self._refuse(own_s, tokens, deadline_s, SHARE_UNREAD)
 
     def add(self, piece: Piece[Any, Any], now: float) -> None:
         """Counts a piece that begins to wait."""
@@ -85,11 +88,11 @@ class Backlog:
             if piece.waits:
                 self._count_due(piece)
 
-    def _refuse(self, own_s: float, tokens: int, deadline_s: float) -> None:
+    def _refuse(self, own_s: float, tokens: int, deadline_s: float, share: float = SHARE) -> None:
         wait_s = self._due_s
         if tokens > PIECE_TOKENS:  # where there is a queue, others come before all of it is due
             wait_s = self.seconds + min(self.seconds, STRETCH_S * tokens)
-        excess_s = wait_s + own_s - SHARE * deadline_s
+        excess_s = wait_s + own_s - share * deadline_s
         if excess_s > 0 and wait_s > 0:
             error = Overloaded(
                 f"the queue takes {wait_s * 1000:,.0f} ms and this request "
