@@ -89,7 +89,7 @@ ROUTES = (
         404: {"items": ["news"], "k": 3, "version": "7"},
         422: {"items": ["news"], "k": 0},
     }),
-    Route("POST", "/v1/items", {
+    Route("POST", "/v1/items/search", {
         200: {"items": ["news", "msn-sports"]},
         404: {"search": "sport", "model": "films"},
         422: {"search": "sport", "k": 0},
@@ -132,7 +132,7 @@ OPERATIONS = (  # for operators alone
 )  # fmt: skip
 ALL = ROUTES + OPERATIONS
 REFUSED = "version 2 is refused: it differs from its golden pairs"
-NOT_QUEUED = "/v1/items"
+NOT_QUEUED = "/v1/items/search"
 LATE = "1 of 2 workers has not followed"
 
 
