@@ -123,10 +123,18 @@ NEWS, NO_NEWS = {"name": "news"}, {"name": "films"}
 SHARES = {"weights": {"1": 1}}
 SECOND = {"model_name": "articles"}
 OTHER, WRONG = {"name": "articles"}, {"version": 1}
+NEW_ITEM = {
+    "model": "news",
+    "items": [{"item": "podcasts", "vector": [0.125] * 64, "name": "Podcasts"}],
+    "remove": ["bbs"],
+}
+NO_FEATURE = {"items": [{"item": "podcasts"}]}
+NO_MODEL_ITEM = {"model": "films", "remove": ["bbs"]}
 OPERATIONS = (  # for operators alone
     Route("POST", "/v1/models/{name}/load", {200: {"version": "1"}, 422: WRONG}, NEWS, NO_NEWS),
     Route("POST", "/v1/models/{name}/unload", {200: {}, 422: WRONG}, OTHER, NO_NEWS),
     Route("POST", "/v1/models/{name}/share", {200: SHARES, 422: WRONG}, NEWS, NO_NEWS),
+    Route("POST", "/v1/items", {200: NEW_ITEM, 404: NO_MODEL_ITEM, 422: NO_FEATURE}),
     Route("POST", "/v2/repository/models/{model_name}/load", {}, SECOND, NO_MODEL),
     Route("POST", "/v2/repository/models/{model_name}/unload", {}, SECOND, NO_MODEL),
 )  # fmt: skip
