@@ -12,6 +12,7 @@ from bench.faults import kills, large, overload
 from bench.generated import schemathesis
 from bench.hostile import hostile
 from bench.house import house, house_training
+from bench.items import items
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
@@ -60,6 +61,7 @@ for serving in (
     secured,
     house,
     time_cost,
+    items,
 ):
     app.command()(serving)
 for fault in (overload, kills, large, soak):

@@ -89,7 +89,7 @@ ROUTES = (
         404: {"items": ["news"], "k": 3, "version": "7"},
         422: {"items": ["news"], "k": 0},
     }),
-    Route("POST", "/v1/items", {
+    Route("POST", "/v1/items/search", {
         200: {"items": ["news", "msn-sports"]},
         404: {"search": "sport", "model": "films"},
         422: {"search": "sport", "k": 0},
@@ -123,16 +123,24 @@ NEWS, NO_NEWS = {"name": "news"}, {"name": "films"}
 SHARES = {"weights": {"1": 1}}
 SECOND = {"model_name": "articles"}
 OTHER, WRONG = {"name": "articles"}, {"version": 1}
+NEW_ITEM = {
+    "model": "news",
+    "items": [{"item": "podcasts", "vector": [0.125] * 64, "name": "Podcasts"}],
+    "remove": ["bbs"],
+}
+NO_FEATURE = {"items": [{"item": "podcasts"}]}
+NO_MODEL_ITEM = {"model": "films", "remove": ["bbs"]}
 OPERATIONS = (  # for operators alone
     Route("POST", "/v1/models/{name}/load", {200: {"version": "1"}, 422: WRONG}, NEWS, NO_NEWS),
     Route("POST", "/v1/models/{name}/unload", {200: {}, 422: WRONG}, OTHER, NO_NEWS),
     Route("POST", "/v1/models/{name}/share", {200: SHARES, 422: WRONG}, NEWS, NO_NEWS),
+    Route("POST", "/v1/items", {200: NEW_ITEM, 404: NO_MODEL_ITEM, 422: NO_FEATURE}),
     Route("POST", "/v2/repository/models/{model_name}/load", {}, SECOND, NO_MODEL),
     Route("POST", "/v2/repository/models/{model_name}/unload", {}, SECOND, NO_MODEL),
 )  # fmt: skip
 ALL = ROUTES + OPERATIONS
 REFUSED = "version 2 is refused: it differs from its golden pairs"
-NOT_QUEUED = "/v1/items"
+NOT_QUEUED = "/v1/items/search"
 LATE = "1 of 2 workers has not followed"
 
 

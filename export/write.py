@@ -23,7 +23,10 @@ from persona.artifact.format import (
     EXAMPLES,
     GOLDEN,
     ITEM_EMBEDDINGS,
+    ITEM_FEATURES,
     ITEM_IDS,
+    ITEM_LEARNED,
+    ITEM_PROJECTION,
     ITEM_TITLES,
     MODEL_CARD,
     PARITY,
@@ -35,13 +38,24 @@ from persona.artifact.format import (
     GraphFact,
     GraphName,
     IndexFact,
+    ItemFeatures,
     Manifest,
     ParityFact,
 )
 from persona.artifact.writing import new_version, write_json, write_manifest
-from persona.contract import TIME, ItemId
+from persona.contract import TIME, Floats, ItemId
+from persona.features import FeatureColumn
 
 GOLDEN_TOLERANCE = 1e-4  # room for another processor's order of summation
+
+
+@dataclass(frozen=True)
+class ItemProjection:
+    """What the item vectors are made of: features times a matrix, plus a learned part."""
+
+    columns: Sequence[FeatureColumn]
+    matrix: Floats  # (F, D)
+    learned: Floats  # (n_items, D)
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Description:
     examples: Sequence[Sequence[ItemId]] = ()  # histories for the golden pairs
     index_for: Histories | None = None  # whose clicks measure an index; None: no index
     for_people: ForPeople = ForPeople()  # noqa: RUF009  # frozen
+    features: ItemProjection | None = None  # None: the model reads none
 
 
 def write_artifact(
@@ -85,6 +100,10 @@ def _fill(
     if len(item_ids) > LARGE_CATALOGUE:
         write_catalogue(item_ids, folder)
     write_for_people(folder, about.for_people, item_ids)
+    if about.features is not None:
+        write_json(folder / ITEM_FEATURES, _features(about.features))
+        np.save(folder / ITEM_PROJECTION, about.features.matrix)
+        np.save(folder / ITEM_LEARNED, about.features.learned)
     pairs = list(_golden_pairs(encoder, item_ids, about.examples))
     golden = Golden(tolerance=GOLDEN_TOLERANCE, pairs=pairs)
     write_json(folder / GOLDEN, golden.model_dump())
@@ -104,6 +123,10 @@ def write_for_people(folder: Path, about: ForPeople, item_ids: Sequence[ItemId])
         write_json(folder / ITEM_TITLES, titles.model_dump())
     if examples := example_histories(about, item_ids):
         write_json(folder / EXAMPLES, Examples(examples=examples).model_dump())
+
+
+def _features(projection: ItemProjection) -> Facts:
+    return ItemFeatures(columns=list(projection.columns)).model_dump(mode="json")
 
 
 def _manifest(

@@ -67,6 +67,7 @@ class Result:  # the answer to one history; position 0 of an axis of 1 + L is th
     pooled_attention: Floats | None = None  # (H, 1 + L)
     full_attention: Floats | None = None  # (blocks, H, 1 + L, 1 + L)
     recommended: Sequence[ItemId] = ()  # N, the best first
+    cold: Sequence[ItemId] = ()  # those of them that were added after training
     scores: Floats | None = None  # (N,), NaN for an unknown candidate
     candidate_attention: Floats | None = None  # (N, H, L), 0 for an unknown candidate
     reasons: Floats | None = None  # (N, L); with `base_scores` they sum to the scores, else to 1

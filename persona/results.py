@@ -1,7 +1,7 @@
 """What `Client` and `Engine` take from Python callers and return to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -109,6 +109,7 @@ class RecommendedUser:
     items: list[ItemId]  # N, the best first; fewer than k where there are no more
     scores: Floats  # (N,)
     reasons: Reasons | None = None
+    cold: list[ItemId] = field(default_factory=list)  # items that were added after training
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,7 @@ class SimilarItem:
     item: ItemId
     items: list[ItemId]  # N, the most similar first; none for an unknown item
     scores: Floats  # (N,) cosines of the item embeddings
+    cold: list[ItemId] = field(default_factory=list)  # items that were added after training
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,8 @@ OPEN = frozenset(
 )
 # The page has no secrets either: it asks its user for the key, and the API with it.
 _PAGE = "/playground/"
-# What changes which models are served.
-_ADMIN = re.compile(r"/(v1/models|v2/repository/models)/[^/]+/(load|unload|share)")
+# What changes which models and items are served.
+_ADMIN = re.compile(r"/(v1/models|v2/repository/models)/[^/]+/(load|unload|share)|/v1/items")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from export.write import Description, write_artifact
+from export.write import Description, ItemProjection, write_artifact
 from model.network.encoder import EncoderConfig, UserEncoder
+from persona.contract import Floats
+from persona.features import FeatureColumn, width_of
 
 # pytest runs a process for each core: further threads would only wait for each other.
 torch.set_num_threads(1)
@@ -47,6 +50,24 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_artifact(tiny_artifacts: Path) -> Path:
     """The folder of `tiny`."""
     return tiny_artifacts / "tiny" / "1"
+
+
+FEATURES = (
+    FeatureColumn("colour", "category", ("red", "blue")),
+    FeatureColumn("price", "number", mean=10.0, deviation=5.0),
+)
+
+
+@pytest.fixture(scope="session")
+def shop_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder with one artifact, `shop`, whose item vectors have a projection of features."""
+    root = tmp_path_factory.mktemp("artifacts")
+    encoder = random_encoder(TINY, len(TINY_ITEMS))
+    matrix = np.random.default_rng(0).normal(size=(width_of(FEATURES), TINY.width))
+    learned: Floats = encoder.item_embedding.weight.detach().numpy()[:-1] / 2
+    projection = ItemProjection(FEATURES, matrix.astype(np.float32), learned)
+    write_artifact(encoder, TINY_ITEMS, Description("shop", features=projection), root)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,11 @@
         item_key_starts.npy    workers map and share; see persona/artifact/catalogue.py
         item_keys.bin
         item_index.faiss       only on request: an index of the item table, see export/index.py
+        item_features.json     optional: the columns of the items' features, and
+        item_projection.npy    (F, D) float32: an item's features, as numbers, times this matrix,
+        item_learned.npy       plus (n_items, D) float32, is its row of the item table
+        item_changes.json      only after items were added, changed or removed: how many were
+                               trained, and which are hidden
         golden.json            histories and the embeddings that they must have
         evaluation.json        optional: histories and candidates that versions are compared by
         item_titles.json       optional: a name and a link of each item, for people
@@ -38,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from persona.artifact.errors import ArtifactError
 from persona.contract import ItemId
+from persona.features import FeatureColumn
 
 MANIFEST = "manifest.json"
 MANIFEST_CHECKSUM = "manifest.sha256"
@@ -48,6 +54,10 @@ ITEM_IDS = "item_ids.json"
 ITEM_SLOTS = "item_slots.npy"
 ITEM_KEY_STARTS = "item_key_starts.npy"
 ITEM_KEYS = "item_keys.bin"
+ITEM_FEATURES = "item_features.json"
+ITEM_PROJECTION = "item_projection.npy"
+ITEM_LEARNED = "item_learned.npy"
+ITEM_CHANGES = "item_changes.json"
 GOLDEN = "golden.json"
 EVALUATION = "evaluation.json"
 ITEM_TITLES = "item_titles.json"
@@ -211,6 +221,19 @@ class ItemTitles(_Strict):
 
     names: list[str] | None = None  # None: the ids
     links: list[Link | None] | None = None  # None: no item has one
+
+
+class ItemFeatures(_Strict):
+    """What is known of items beside their clicks, in the order of the projection's rows."""
+
+    columns: list[FeatureColumn] = Field(min_length=1)
+
+
+class ItemChanges(_Strict):
+    """What became of the catalogue after training."""
+
+    trained: int = Field(ge=1)  # items; those of later rows were added
+    hidden: list[ItemId] = []  # that are not recommended any more
 
 
 class Example(_Strict):

@@ -17,8 +17,12 @@ from persona.artifact.format import (
     EXAMPLES,
     FORMAT_VERSION,
     GOLDEN,
+    ITEM_CHANGES,
     ITEM_EMBEDDINGS,
+    ITEM_FEATURES,
     ITEM_IDS,
+    ITEM_LEARNED,
+    ITEM_PROJECTION,
     ITEM_TITLES,
     MANIFEST,
     MANIFEST_CHECKSUM,
@@ -30,6 +34,8 @@ from persona.artifact.format import (
     FileFact,
     Golden,
     GraphName,
+    ItemChanges,
+    ItemFeatures,
     ItemTitles,
     Manifest,
     checksum,
@@ -37,6 +43,7 @@ from persona.artifact.format import (
 )
 from persona.artifact.signature import check_signature
 from persona.contract import Floats, ItemId
+from persona.features import FeatureColumn, width_of
 
 Kind = TypeVar("Kind", bound=BaseModel)
 _NEEDED = (WEIGHTS, ITEM_EMBEDDINGS, ITEM_IDS, GOLDEN)
@@ -103,6 +110,49 @@ class Artifact:
         return titles
 
     @cached_property
+    def changes(self) -> ItemChanges:
+        """What became of the catalogue after training; by default nothing.
+
+        Raises:
+            ArtifactError: the file is malformed, or says that there were more items.
+        """
+        n_items = self.manifest.n_items
+        if ITEM_CHANGES not in self.manifest.files:
+            return ItemChanges(trained=n_items)
+        path = self.folder / ITEM_CHANGES
+        changes = _read_json(path, ItemChanges)
+        if changes.trained > n_items:
+            raise ArtifactError(f"{path}: {changes.trained} trained, the manifest says {n_items}")
+        return changes
+
+    @cached_property
+    def features(self) -> list[FeatureColumn]:
+        """The columns of the items' features; none where the model reads none.
+
+        Raises:
+            ArtifactError: the file is malformed.
+        """
+        if ITEM_FEATURES not in self.manifest.files:
+            return []
+        return _read_json(self.folder / ITEM_FEATURES, ItemFeatures).columns
+
+    def projection(self) -> Floats:
+        """From features to an item vector, (F, D).
+
+        Raises:
+            ArtifactError: the artifact has none, or the file is no such matrix.
+        """
+        return self._matrix(ITEM_PROJECTION, width_of(self.features))
+
+    def learned(self) -> Floats:
+        """What the item vectors have beside the projection of their features, (n_items, D).
+
+        Raises:
+            ArtifactError: the artifact has none, or the file is no such table.
+        """
+        return self._matrix(ITEM_LEARNED, self.manifest.n_items)
+
+    @cached_property
     def examples(self) -> list[Example]:
         """Histories to begin with; none where the artifact carries none.
 
@@ -135,8 +185,14 @@ class Artifact:
         Raises:
             ArtifactError: the file is no such table.
         """
-        path = self.folder / ITEM_EMBEDDINGS
-        expected = (self.manifest.n_items + 1, self.manifest.architecture.width)
+        return self._matrix(ITEM_EMBEDDINGS, self.manifest.n_items + 1)
+
+    def _matrix(self, file: str, rows: int) -> Floats:
+        """A mapped matrix of so many rows, as wide as the embeddings."""
+        path = self.folder / file
+        expected = (rows, self.manifest.architecture.width)
+        if file not in self.manifest.files:
+            raise ArtifactError(f"{path}: the artifact has no such file")
         try:
             table: Floats = np.load(path, mmap_mode="r")
         except (ValueError, OSError) as error:

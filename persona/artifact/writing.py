@@ -30,11 +30,18 @@ def new_version(root: Path, name: str, version: str) -> Iterator[Path]:
     target = root / name / version
     if target.exists():
         raise ArtifactError(f"{target} exists; versions are never overwritten, choose another")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
-    try:
+    with artifact_folder(target) as building:
         yield building
         os.sync()
+
+
+@contextmanager
+def artifact_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` by one rename at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield building
         building.chmod(0o755)  # mkdtemp's 0700 would lock out the container's user
         building.rename(target)
     except BaseException:

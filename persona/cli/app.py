@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from persona.cli import data, evaluate, explain, export, keys, score, serve, sign, train
+from persona.cli import data, evaluate, explain, export, items, keys, score, serve, sign, train
 from persona.cli.rooms import hint, missing_room
 
 
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(keys.app, name="keys")
+app.add_typer(items.app, name="items")
 app.command(name="train")(train.train)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="export")(export.export)

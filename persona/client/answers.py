@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from persona.client.errors import UnexpectedAnswer
-from persona.contract import Floats
+from persona.contract import Floats, ItemId
 from persona.results import (
     CandidateAttention,
     Encoded,
@@ -78,7 +78,7 @@ def similar(expected: int, answer: Any) -> Similar:
     if len(found) != expected:
         raise Malformed(f"{len(found)} results for {expected} items")
     items = [
-        SimilarItem(one.get("item"), _get(one, "items", list), _floats(one, "scores"))
+        SimilarItem(one.get("item"), _get(one, "items", list), _floats(one, "scores"), _cold(one))
         for one in found
     ]
     return Similar(_get(answer, "model", str), _get(answer, "version", str), items)
@@ -198,7 +198,14 @@ def _scored_user(user: Any) -> ScoredUser:
 def _recommended_user(user: Any) -> RecommendedUser:
     items, scores = _get(user, "items", list), _floats(user, "scores")
     reasons = _reasons(user.get("reasons"), len(items))
-    return RecommendedUser(**_counts(user), items=items, scores=scores, reasons=reasons)
+    return RecommendedUser(
+        **_counts(user), items=items, scores=scores, reasons=reasons, cold=_cold(user)
+    )
+
+
+def _cold(answer: Any) -> list[ItemId]:
+    """Items that were added after training; an answer without any does not mention them."""
+    return _get(answer, "cold", list) if "cold" in answer else []
 
 
 def _reasons(reasons: Any, recommended: int) -> Reasons | None:

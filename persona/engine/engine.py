@@ -248,7 +248,7 @@ class Engine:
         )
         results = self.run(Query({ITEM_ID: []}, want, model, version))
         found = [
-            SimilarItem(item, list(result.recommended), _scores(result))
+            SimilarItem(item, list(result.recommended), _scores(result), list(result.cold))
             for item, result in zip(wanted, results.histories, strict=True)
         ]
         return Similar(results.model, results.version, found)
@@ -278,7 +278,8 @@ def _recommended_user(user_id: ItemId | None, result: Result) -> RecommendedUser
     if result.reasons is not None:
         reasons = Reasons(list(result.items), result.reasons, result.base_scores)
     counts = (len(result.items), result.truncated, result.unknown)
-    return RecommendedUser(user_id, *counts, list(result.recommended), _scores(result), reasons)
+    found = list(result.recommended)
+    return RecommendedUser(user_id, *counts, found, _scores(result), reasons, list(result.cold))
 
 
 def _scores(result: Result) -> Floats:

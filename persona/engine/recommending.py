@@ -62,6 +62,10 @@ class Recommender:
         self._search = Search(self._table)
         fact = artifact.manifest.index
         self._index = None if fact is None else Index(artifact, fact)
+        changes = artifact.changes
+        self._trained = changes.trained
+        rows = np.frombuffer(catalogue.rows(changes.hidden), np.int64)
+        self._hidden = np.unique(rows[rows < catalogue.n_items])
         self._catalogue = catalogue
         self._reader = reader
         self._limits = limits
@@ -76,7 +80,7 @@ class Recommender:
             raise InvalidRequest(f"k is {want.k}, it must be at least 1", "k")
         if want.k > self._limits.max_k:
             raise InvalidRequest(f"k is {want.k:,}, limit {self._limits.max_k:,}", "k")
-        filters = Filters(self._catalogue, query, want)
+        filters = Filters(self._catalogue, query, want, self._hidden)
         k = min(want.k, self._table.n_items)
         if want.items is not None:
             n = len(want.items)
@@ -110,6 +114,7 @@ class Recommender:
         for history, (rows, scores) in zip(histories, found.best, strict=True):
             result = history.result()
             result.recommended, result.scores = self._catalogue.ids(rows), scores
+            result.cold = self._cold(rows)
             if want.reasons and self._by_attention:
                 yield from self._shares(history, rows, result)
             elif want.reasons:
@@ -198,9 +203,16 @@ class Recommender:
             result = Result([item], 0, int(at not in scans), scores=np.empty(0, np.float32))
             if at in scans:
                 result.recommended = self._catalogue.ids(scans[at].rows)
+                result.cold = self._cold(scans[at].rows)
                 result.scores = scans[at].scores
             results.append(result)
         return Results(self._name, self._version, results)
+
+    def _cold(self, rows: Rows) -> Sequence[ItemId]:
+        """Those of the items that were added after training."""
+        if self._trained == self._table.n_items:
+            return ()
+        return self._catalogue.ids(rows[rows >= self._trained])
 
     def _search_tokens(self, n_scans: int, filters: "Filters") -> int:
         n_items = self._table.n_items if filters.allowed is None else len(filters.allowed)
@@ -214,8 +226,10 @@ class Recommender:
 class Filters:
     """Which items may be recommended; unknown ids have nothing to say."""
 
-    def __init__(self, catalogue: Catalogue, query: Query, want: Recommendations) -> None:
-        """Reads the ids.
+    def __init__(
+        self, catalogue: Catalogue, query: Query, want: Recommendations, hidden: Rows
+    ) -> None:
+        """Reads the ids; the hidden rows are never recommended.
 
         Raises:
             InvalidRequest: one is unknown, and `unknown_items` is "error".
@@ -223,7 +237,7 @@ class Filters:
         self._catalogue = catalogue
         self._unknown_items = query.unknown_items
         self._seen = query.clicks[ITEM_ID] if want.exclude_seen else None
-        self._denied = self._rows(want.denied, "denied")
+        self._denied = np.union1d(self._rows(want.denied, "denied"), hidden)
         self.allowed = None if want.allowed is None else self._rows(want.allowed, "allowed")
 
     def excluded(self, number: int) -> Rows:

@@ -8,6 +8,7 @@ from persona.contract import PersonaError
 from service.protocols.exchange import Answer, Verb
 from service.protocols.native import errors as native_errors
 from service.protocols.native import routes as native
+from service.protocols.native.item_changes import item_changes
 from service.protocols.native.operating import operations
 from service.protocols.openai import errors as openai_errors
 from service.protocols.openai import routes as openai
@@ -18,6 +19,7 @@ ROUTERS = (
     native.posted,
     native.plain,
     operations,
+    item_changes,
     openai.posted,
     openai.plain,
     v2.posted,

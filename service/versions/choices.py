@@ -23,6 +23,7 @@ class Choice(BaseModel):
     loaded: list[str] = []  # beside those, for requests that name them
     unloaded: list[str] = []
     off: bool = False  # no version at all
+    items: dict[str, int] = {}  # version -> revision that changed its items
 
     def shares(self, usable: Sequence[str]) -> dict[str, float]:
         """What each version is to have of the requests; `usable` are there, newest first."""

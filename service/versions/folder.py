@@ -8,6 +8,8 @@ from pathlib import Path
 
 from persona.artifact import find_versions
 
+ITEMS = "items"  # in the state folder
+
 
 @dataclass(frozen=True)
 class Version:
@@ -17,11 +19,17 @@ class Version:
     number: str
     folder: Path
     signature: int  # another one when a file has changed
+    changed: Path | None = None  # where it lies with other items than it was trained on
 
     @property
     def name(self) -> str:
         """As messages name it."""
         return f"{self.model}/{self.number}"
+
+
+def changed_folder(state: Path, revision: int, model: str, version: str) -> Path:
+    """Where a version lies after a change of its items."""
+    return state / ITEMS / str(revision) / model / version
 
 
 def scan(root: Path) -> dict[str, list[Version]]:

@@ -4,7 +4,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from persona.artifact import ArtifactError
 from persona.engine import Limits
@@ -32,10 +34,12 @@ class Opener:
         Raises:
             ArtifactError: it is broken; the message names the file.
         """
+        if version.changed is not None:
+            return self._open_changed(version, version.changed, running)
         folder, held = self._copies.take(version.folder)
         on_run = partial(self._on_run, version.model, version.number)
         try:
-            with self._copies.turn(running is not None), _yielding():
+            with self._copies.turn(running is not None), yielding():
                 model = Model(folder, self._limits, on_run, running)
         except Exception as error:
             if held is not None:
@@ -49,6 +53,16 @@ class Opener:
             release_with(model, held)
         return model
 
+    def _open_changed(self, version: Version, folder: Path, running: Model | None) -> Model:
+        """What lies in the state folder is the service's own: it needs no copy and no signature.
+
+        Nor does it wait for other workers, since somebody waits for its items.
+        """
+        limits = replace(self._limits, trusted_keys=())
+        with yielding():
+            on_run = partial(self._on_run, version.model, version.number)
+            return Model(folder, limits, on_run, running)
+
     def compare(self, new: Model, running: Model) -> None:
         """Compares a new version with the one that runs, on the cases that the new one carries.
 
@@ -58,7 +72,7 @@ class Opener:
         evaluation = new.artifact.evaluation()
         if evaluation is None or self._max_loss >= 1:
             return
-        with _yielding():
+        with yielding():
             before, after = running.quality(evaluation), new.quality(evaluation)
         if after < before * (1 - self._max_loss):
             raise ArtifactError(
@@ -69,7 +83,7 @@ class Opener:
 
 
 @contextmanager
-def _yielding() -> Iterator[None]:
+def yielding() -> Iterator[None]:
     """Holds Python's lock for short times only."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

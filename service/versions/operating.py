@@ -115,7 +115,7 @@ async def _change(
     after = before.model_copy(deep=True)
     change(after)
     reports = await watcher.choose(_put(name, after))
-    state = _state(name, reports)
+    state = state_of(name, reports)
     refused = [f"version {v}: {state.refused[v]}" for v in wanted or [] if v in state.refused]
     if any(unwanted in report.loaded.get(name, []) for report in reports):
         refused.append(f"no other version could take the place of version {unwanted}")
@@ -132,7 +132,8 @@ def _put(name: str, choice: Choice) -> Callable[[Choices], None]:
     return put
 
 
-def _state(name: str, reports: list[Report]) -> ModelState:
+def state_of(name: str, reports: list[Report]) -> ModelState:
+    """How all workers serve a model, by their reports."""
     loaded = [report.loaded.get(name, []) for report in reports]
     everywhere = [version for version in loaded[0] if all(version in own for own in loaded)]
     refused = {

@@ -7,7 +7,7 @@ the queries that found it, and its memory is freed after the last of them.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from persona.engine.registry import Registry
 from service.logs import frames
 from service.metrics import BROKEN, LOADED, ROLLOUTS
 from service.versions.choices import Choice, Choices
-from service.versions.folder import Version, scan, signatures
+from service.versions.folder import Version, changed_folder, scan, signatures
 from service.versions.opening import Opener
 from service.versions.reports import Refusal, Report
 
@@ -31,6 +31,7 @@ class Loaded:
 
     model: Model
     signature: int  # of its folder when it was opened, or found to be still the same
+    changed: Path | None = None  # as the version's
 
 
 @dataclass
@@ -57,10 +58,11 @@ class State:
 class Rollout:
     """What one worker serves."""
 
-    def __init__(self, root: Path, opener: Opener) -> None:
+    def __init__(self, root: Path, opener: Opener, state_folder: Path) -> None:
         self.engine: Engine | None = None
         self.state = State()
         self.root = root
+        self._state_folder = state_folder
         self._opener = opener
         self._refused: dict[str, Refusal] = {}  # by the version's name
         self._seen: dict[str, int] = {}  # signatures at the last look
@@ -139,7 +141,11 @@ class Rollout:
             if choice.off:
                 continue
             running = self.state.loaded.get(name, {})
-            there = [v for v in found.get(name, []) if v.name in quiet or v.number in running]
+            there = [
+                self._with_items(version, choice)
+                for version in found.get(name, [])
+                if version.name in quiet or version.number in running
+            ]
             state.loaded[name], state.shares[name] = self._bring_model(name, there, choice)
             state.problems |= self._changed(name, there)
         state.loaded = {name: own for name, own in state.loaded.items() if own}
@@ -153,6 +159,7 @@ class Rollout:
     ) -> tuple[dict[str, Loaded], dict[str, float]]:
         """The versions of a model to serve, and their shares."""
         ready = dict(self.state.loaded.get(name, {}))
+        tried: set[str] = set()
         while True:
             usable = [
                 version
@@ -162,13 +169,30 @@ class Rollout:
             ]
             shares = choice.shares([version.number for version in usable])
             wanted = [v for v in usable if v.number in shares or v.number in choice.loaded]
-            missing = [version for version in wanted if version.number not in ready]
+            missing = [v for v in wanted if v.number not in tried and not _is_ready(v, ready)]
             if not missing:
                 break
-            self._open(missing[0], choice, ready)
+            tried.add(missing[0].number)
+            self._open_any(missing[0], choice, ready)
         if not shares:  # nothing could take the place of what runs
             return ready, self.state.shares.get(name, {})
         return {version.number: ready[version.number] for version in wanted}, shares
+
+    def _open_any(self, version: Version, choice: Choice, ready: dict[str, Loaded]) -> None:
+        """Adds a version, with the items that it was trained on if the others are broken."""
+        self._open(version, choice, ready)
+        if version.changed is not None and version.number not in ready:
+            refusal = self._refused[version.name]
+            self._open(replace(version, changed=None), choice, ready)
+            self._refused[version.name] = refusal
+
+    def _with_items(self, version: Version, choice: Choice) -> Version:
+        """The version with the items that were chosen for it."""
+        revision = choice.items.get(version.number, 0)
+        if not revision:
+            return version
+        names = (revision, version.model, version.number)
+        return replace(version, changed=changed_folder(self._state_folder, *names))
 
     def _open(self, version: Version, choice: Choice, ready: dict[str, Loaded]) -> None:
         """Adds a version to those that are ready, or to those refused."""
@@ -183,7 +207,7 @@ class Rollout:
             reason = f"opening it failed: {type(error).__name__}"
             logger.critical("%s: opening it failed\n%s", version.name, frames(error))
         else:
-            ready[version.number] = Loaded(model, version.signature)
+            ready[version.number] = Loaded(model, version.signature, version.changed)
             self._refused.pop(version.name, None)
             return
         stays = ", ".join(ready)
@@ -208,7 +232,8 @@ class Rollout:
             if loaded is None or loaded.signature == version.signature:
                 continue
             try:
-                same = open_artifact(version.folder).manifest == loaded.model.manifest
+                there_now = loaded.changed or version.folder
+                same = open_artifact(there_now).manifest == loaded.model.manifest
                 reason = "its files were replaced: give the new content a version of its own"
             except ArtifactError as error:
                 same, reason = False, str(error)
@@ -216,6 +241,11 @@ class Rollout:
                 problems[version.name] = f"{reason}; what was loaded before still answers"
                 logger.error("%s: %s", version.name, problems[version.name])
         return problems
+
+
+def _is_ready(version: Version, ready: Mapping[str, Loaded]) -> bool:
+    loaded = ready.get(version.number)
+    return loaded is not None and loaded.changed == version.changed
 
 
 def _is_newer(one: Model, other: Model) -> bool:

@@ -50,7 +50,7 @@ class Watcher:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._copies = Copies(self.folder, settings.max_copy_bytes)
         opener = Opener(self._copies, settings.limits(), on_run, settings.max_quality_loss)
-        self.rollout = Rollout(settings.artifacts, opener)
+        self.rollout = Rollout(settings.artifacts, opener, self.folder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="versions")
         self._woken = asyncio.Event()
         self._mark: tuple[int, int] | None = None  # of the choices that were followed

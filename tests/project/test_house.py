@@ -17,7 +17,8 @@ from tests.fences import ROOT
 ARROWS = {
     "persona.contract": "",
     "persona.results": "persona.contract",
-    "persona.artifact": "persona.contract",
+    "persona.features": "persona.contract",
+    "persona.artifact": "persona.contract persona.features",
     "persona.engine": "persona.contract persona.results persona.artifact",
     "persona.client": "persona.contract persona.results",
     "persona.tables": "persona.contract",
@@ -38,7 +39,7 @@ ARROWS = {
     " persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
     "model": "persona.contract persona.tables",
-    "export": "model persona.contract persona.artifact persona.engine",
+    "export": "model persona.contract persona.artifact persona.engine persona.features",
 }
 # Who may import a library. One that is not listed is not imported at all.
 LIBRARIES = {

@@ -1,4 +1,4 @@
-"""`POST /v1/items`: names of items, and a search among them."""
+"""`POST /v1/items/search`: names of items, and a search among them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def client() -> Iterator[httpx.Client]:
 
 
 def items(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    response = client.post("/v1/items", json=body)
+    response = client.post("/v1/items/search", json=body)
     assert response.status_code == 200, response.text
     ItemsResponse.model_validate_json(response.content, strict=True)
     found: list[dict[str, Any]] = response.json()["items"]
@@ -58,7 +58,7 @@ def test_an_empty_search_lists_the_catalogue(client: httpx.Client) -> None:
 def test_a_refusal_names_the_place(
     client: httpx.Client, body: dict[str, Any], status: int, message: str, path: list[str]
 ) -> None:
-    response = client.post("/v1/items", json=body)
+    response = client.post("/v1/items/search", json=body)
     error = response.json()["error"]
     assert (response.status_code, error["path"]) == (status, path)
     assert error["message"].startswith(message)

@@ -33,7 +33,7 @@ DOCUMENT: dict[str, Any] = create_app(Settings(artifacts=Path("nowhere"))).opena
         "with_reasons", "exact", "unknown_items",
     }),
     ("similar", {"model", "version", "items", "k", "allowed", "denied"}),
-    ("items", {"model", "version", "items", "search", "k"}),
+    ("items/search", {"model", "version", "items", "search", "k"}),
 ])  # fmt: skip
 def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> None:
     operation = DOCUMENT["paths"][f"/v1/{verb}"]["post"]
@@ -44,7 +44,7 @@ def test_bodies_are_described_field_by_field(verb: str, fields: set[str]) -> Non
 
 
 def test_every_error_is_described_in_the_shape_that_is_sent() -> None:
-    for path in ("/v1/encode", "/v1/score", "/v1/recommend", "/v1/similar", "/v1/items"):
+    for path in ("/v1/encode", "/v1/score", "/v1/recommend", "/v1/similar", "/v1/items/search"):
         responses = DOCUMENT["paths"][path]["post"]["responses"]
         statuses = {"200", "401", "404", "413", "415", "422", "429", "500", "503", "504"}
         assert responses.keys() == statuses

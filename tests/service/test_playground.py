@@ -98,4 +98,4 @@ def test_where_keys_are_on_the_page_needs_none_and_the_api_does(
     with serving(tiny_artifacts, keys_file=tmp_path / "keys.json") as client:
         assert client.get("/").status_code == 200
         assert client.get("/playground/app.js").status_code == 200
-        assert client.post("/v1/items", json={}).status_code == 401
+        assert client.post("/v1/items/search", json={}).status_code == 401

@@ -37,10 +37,10 @@ export function* questions(state, answers, titles, searches) {
   }
   yield* scores(asked, answers);
   for (const [side, text] of Object.entries(searches))
-    yield { name: `search-${side}`, path: "v1/items", body: { model, version, search: text.slice(0, 256), k: K } };
+    yield { name: `search-${side}`, path: "v1/items/search", body: { model, version, search: text.slice(0, 256), k: K } };
   const shown = asked.flatMap(([side, { items }]) => [...items, ...(next(answers, side)?.items ?? [])]);
   const missing = titles.missing(state, shown);
-  if (missing.length) yield { name: "titles", path: "v1/items", body: { model, version, items: missing } };
+  if (missing.length) yield { name: "titles", path: "v1/items/search", body: { model, version, items: missing } };
 }
 
 /** @type {(asked: [string, Asked][], answers: import("./api.js").Answers) => Question[]} Both sides score what either recommends. */
@@ -81,7 +81,7 @@ export class Titles {
     return wanted.slice(0, TITLES_AT_ONCE);
   }
 
-  /** @param {{model: string, version: string, items: any[]} | undefined} answer of `POST /v1/items` */
+  /** @param {{model: string, version: string, items: any[]} | undefined} answer of `POST /v1/items/search` */
   learn(answer) {
     if (!answer) return;
     for (const { item, ...title } of answer.items) this.known.set(place(answer, item), title);

@@ -1,4 +1,4 @@
-"""`POST /v1/items`: what people call the items of a model, by id or by a part of the name."""
+"""`POST /v1/items/search`: what people call items, by id or by a part of the name."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -52,7 +52,7 @@ def render_recommended(body: RecommendRequest, results: Results) -> bytes:
     """The response of `POST /v1/recommend`."""
 
     def add(user: Fields, result: Result) -> None:
-        user |= {"items": result.recommended, "scores": result.scores}
+        user |= {"items": result.recommended, "scores": result.scores, **_cold(result)}
         if (weights := result.reasons) is not None:
             contiguous = np.ascontiguousarray(weights)
             base = result.base_scores
@@ -64,11 +64,16 @@ def render_recommended(body: RecommendRequest, results: Results) -> bytes:
 def render_similar(body: SimilarRequest, results: Results) -> bytes:
     """The response of `POST /v1/similar`."""
     items = [
-        {"item": item, "items": result.recommended, "scores": result.scores}
+        {"item": item, "items": result.recommended, "scores": result.scores, **_cold(result)}
         for item, result in zip(body.items, results.histories, strict=True)
     ]
     answer = {"model": results.model, "version": results.version, "items": items}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _cold(result: Result) -> Fields:
+    """Items that were added after training, where there are any."""
+    return {"cold": result.cold} if result.cold else {}
 
 
 def _render(

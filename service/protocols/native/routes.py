@@ -90,7 +90,7 @@ VERBS: dict[str, Verb] = {
     "/v1/score": QueryVerb(ScoreRequest, score_query, render_scored),
     "/v1/recommend": QueryVerb(RecommendRequest, recommend_query, render_recommended),
     "/v1/similar": QueryVerb(SimilarRequest, similar_query, render_similar),
-    "/v1/items": ItemsVerb(),
+    "/v1/items/search": ItemsVerb(),
 }
 
 
@@ -126,7 +126,7 @@ def similar(body: SimilarRequest) -> None:
     """The items that are most like each of some items."""
 
 
-@posted.post("/items", response_model=ItemsResponse, responses=_QUERY_ERRORS)
+@posted.post("/items/search", response_model=ItemsResponse, responses=_QUERY_ERRORS)
 def items(body: ItemsRequest) -> None:
     """What people call items: of these ids, or those with a text in the name."""
 

@@ -24,6 +24,7 @@ _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
 Items = Annotated[SkipJsonSchema[_Strings] | _Ids, Field(union_mode="left_to_right")]
 
+COLD = "those of the items that were added after training; absent where there are none"
 ModelName = Annotated[str | None, Field(description="default: the first of GET /v1/models")]
 
 
@@ -222,6 +223,7 @@ class RecommendedUser(_User):
 
     items: list[Id]
     scores: list[float]
+    cold: list[Id] = Field(default=[], description=COLD)
     reasons: Reasons | None = None
 
 
@@ -242,6 +244,7 @@ class SimilarItem(BaseModel):
     item: Id
     items: list[Id]
     scores: Annotated[list[float], Field(description="cosines of the item embeddings")]
+    cold: list[Id] = Field(default=[], description=COLD)
 
 
 class SimilarResponse(BaseModel):

@@ -34,7 +34,8 @@ def root(tiny_artifact: Path, tmp_path: Path) -> Path:
 
 def rollout(root: Path, max_loss: float = 0.05, max_copy_bytes: int = 2**30) -> Rollout:
     copies = Copies(root.parent / "state", max_copy_bytes)
-    return Rollout(root, Opener(copies, Limits(), lambda *_: None, max_loss))
+    opener = Opener(copies, Limits(), lambda *_: None, max_loss)
+    return Rollout(root, opener, root.parent / "state")
 
 
 def follow(worker: Rollout, choices: Choices | None = None, *peers: Report) -> Served:
