@@ -64,7 +64,7 @@ def shop_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     encoder = random_encoder(TINY, len(TINY_ITEMS))
     matrix = np.random.default_rng(0).normal(size=(width_of(FEATURES), TINY.width))
-    learned: Floats = encoder.item_embedding.weight.detach().numpy()[:-1] / 2
+    learned: Floats = encoder.item_embedding.weight.detach().numpy()[:-1] * np.float32(0.5)
     projection = ItemProjection(FEATURES, matrix.astype(np.float32), learned)
     write_artifact(encoder, TINY_ITEMS, Description("shop", features=projection), root)
     return root
