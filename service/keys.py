@@ -124,6 +124,10 @@ def _hash(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
+def _by_digest(path: Path) -> dict[str, Key]:
+    return {key.sha256: key for key in read_keys(path)}
+
+
 class Keyring:
     """The keys of a file, as it is now."""
 
@@ -135,18 +139,22 @@ class Keyring:
         """
         self._path = path
         self._seen = self._signature()
-        self._keys = [(key.sha256, key) for key in read_keys(path)]
+        self._keys = _by_digest(path)
         self._looked = 0.0
 
     def find(self, presented: bytes, now: float) -> Key | None:
-        """The key whose secret this is. All are compared, each in constant time."""
+        """The key whose secret this is.
+
+        It is looked up by its digest, of which nobody who guesses can choose a byte, and compared
+        in constant time.
+        """
         if now - self._looked > LOOK_S:
             self._looked = now
             self._read_again()
-        digest, found = _hash(presented), None
-        for sha256, key in self._keys:
-            if hmac.compare_digest(sha256, digest):
-                found = key
+        digest = _hash(presented)
+        found = self._keys.get(digest)
+        if found is None or not hmac.compare_digest(found.sha256, digest):
+            return None
         return found
 
     def _read_again(self) -> None:
@@ -156,7 +164,7 @@ class Keyring:
             return
         self._seen = signature
         try:
-            self._keys = [(key.sha256, key) for key in read_keys(self._path)]
+            self._keys = _by_digest(self._path)
         except BrokenKeys as error:
             logger.warning("the keys stay as they were: %s", error)
         else:
