@@ -31,7 +31,9 @@ def resumable(console: Console) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except _Ended:
+    except BaseException:  # a library may have made another error of ours
+        if not told:
+            raise
         name = signal.Signals(told[0]).name
         console.print(f"persona: ended by {name}; the same command goes on", markup=False)
         signal.signal(told[0], signal.SIG_DFL)
