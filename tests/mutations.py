@@ -28,8 +28,11 @@ GRAPHS, SERVED = "export/graphs.py", "export/served.py"
 IN_ATTENTION, IN_ENCODER = "tests/model/test_attention.py", "tests/model/test_encoder.py"
 SELECT = "x.masked_fill(~mask, masked)"
 MASKED = 'masked = torch.finfo(x.dtype).min if mode == "add" else 0.0'
-AFTER_BLOCK = 'return sequence_mask(self._finish(x, context), sequence.query_mask, "mul"), weights'
+AFTER_BLOCK = (
+    'return sequence_mask(self._finish(asked, context), sequence.query_mask, "mul"), weights'
+)
 FINAL = 'return sequence_mask(self.final_norm(x), sequence.query_mask, "mul"), sequence'
+CLOCK = "self._clock(times, asked, key_mask)"
 
 MUTATIONS = [
     Mutation(
@@ -80,7 +83,7 @@ MUTATIONS = [
         "2: no query mask after a block",
         ENCODER,
         AFTER_BLOCK,
-        "return self._finish(x, context), weights",
+        "return self._finish(asked, context), weights",
         f"{IN_ENCODER} -k after_every_block",
     ),
     Mutation(
@@ -121,8 +124,8 @@ MUTATIONS = [
     Mutation(
         "5: unknown items punched out as padding",
         ENCODER,
-        "x, sequence = self.embed(item_ids, key_mask)\n        *earlier",
-        "x, sequence = self.embed(item_ids, key_mask & (item_ids != self.n_items))\n"
+        f"x, sequence = self.embed(item_ids, key_mask, {CLOCK})\n        *earlier",
+        f"x, sequence = self.embed(item_ids, key_mask & (item_ids != self.n_items), {CLOCK})\n"
         "        *earlier",
         f"{IN_ENCODER} -k unknown_items",
     ),
