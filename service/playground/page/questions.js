@@ -37,7 +37,11 @@ export function* questions(state, answers, titles, searches) {
   }
   yield* scores(asked, answers);
   for (const [side, text] of Object.entries(searches))
-    yield { name: `search-${side}`, path: "v1/items/search", body: { model, version, search: text.slice(0, 256), k: K } };
+    yield {
+      name: `search-${side}`,
+      path: "v1/items/search",
+      body: { model, version, search: text.slice(0, 256), k: K },
+    };
   const shown = asked.flatMap(([side, { items }]) => [...items, ...(next(answers, side)?.items ?? [])]);
   const missing = titles.missing(state, shown);
   if (missing.length) yield { name: "titles", path: "v1/items/search", body: { model, version, items: missing } };
