@@ -1,4 +1,4 @@
-"""What each choice of `recipes/ml-1m.toml` is worth: the recipe with one of them changed.
+"""Measures each choice of `recipes/ml-1m.toml`: trains the recipe with one of them changed.
 
 All with few epochs and a cosine over them, so that each run ends its schedule, and on the
 validation cases alone.

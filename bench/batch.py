@@ -72,7 +72,7 @@ def batch(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
 
 
 def _share(users: Mapping[tuple[str, str], Sequence[float]], kind: str, mix: Mixed) -> float:
-    """Of the ideal loop's users a second: median over the rounds of the ratio in each."""
+    """The share of the ideal loop's users per second: the median of the rounds' ratios."""
     ours, theirs = users[kind, mix], users["ideal", mix]
     return median(one / other for one, other in zip(ours, theirs, strict=True))
 
