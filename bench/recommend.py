@@ -59,11 +59,11 @@ def recommend(rounds: Rounds = 5, items: Items = ITEMS) -> None:
     kinds = {"numpy": "NumPy: product and argpartition", "exact": "exact", "index": "index"}
     rows = [[kinds[kind], f"{1 / found[kind]:,.0f}"] for kind in kinds]
     text = (
-        f"Users a second, of whom each gets the best {K} of {items:,} items of width {WIDTH}, in "
-        f"batches of {BATCH}, on one thread; medians of {rounds} rounds. The items are those of "
-        "`articles` in 64 dimensions, each many times with noise around it; the users are 1,000 "
-        f"people of Wikispeedia. The index finds {found['recall']:.1%} of the exact items; an "
-        f"extra worker takes {share:.1%} of the table."
+        f"Users per second. Each user gets the best {K} of {items:,} items of width {WIDTH}, in "
+        f"batches of {BATCH}, on one thread; medians of {rounds} rounds. The items are copies of "
+        "those of `articles`, in 64 dimensions and with noise; the users are 1,000 people of "
+        f"Wikispeedia. The index finds {found['recall']:.1%} of the exact items; an extra worker "
+        f"takes {share:.1%} of the table's memory."
     )
     tell("recommend", "Search speed", f"{text}\n\n{table(['search', 'users/s'], rows)}", [PAGE])
 

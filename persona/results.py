@@ -155,5 +155,5 @@ def check_same_version(first: Answer, later: Answer) -> None:
     if (first.model, first.version) != (later.model, later.version):
         raise ModelChanged(
             f"the model changed from {first.model} version {first.version} to {later.model} "
-            f"version {later.version} on the way; start again"
+            f"version {later.version} during the call; start again"
         )

@@ -102,7 +102,7 @@ class Gate:
         if key is None:
             raise Unauthorized("the key is not known")
         if need == "admin key" and key.role != "admin":
-            raise Forbidden(f"the key '{key.name}' is no admin key")
+            raise Forbidden(f"the key '{key.name}' is not an admin key")
         if (visit := current()) is not None:
             visit.key = key.name
             if key.limits and _own_limits(key, of_histories=True):
@@ -128,10 +128,13 @@ class Gate:
     def _limited(self, key: Key, limit: _OwnLimit, amount: int) -> PersonaError:
         if amount > limit.amount:
             return RequestTooLarge(
-                f"the request has {amount:,} histories; the key '{key.name}' may ask {limit.text}"
+                f"the request has {amount:,} histories; the limit of the key '{key.name}' is "
+                f"{limit.text}"
             )
         seconds = math.ceil(self._counts.seconds_left(limit.seconds))
-        error = RateLimited(f"the key '{key.name}' may ask {limit.text}; try again in {seconds} s")
+        error = RateLimited(
+            f"the limit of the key '{key.name}' is {limit.text}; try again in {seconds} s"
+        )
         error.retry_after_s = max(1, seconds)
         return error
 

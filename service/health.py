@@ -72,7 +72,7 @@ class Reports:
         for report in reports:
             place = f"worker {report.worker}: " if len(reports) > 1 else ""
             if report.is_silent(settings):
-                problems.append(f"{place}not heard of for {report.age_s():.0f} s")
+                problems.append(f"{place}no report for {report.age_s():.0f} s")
             elif report.state in states:
                 problems.append(f"{place}{report.state}: {report.reason}")
         return "; ".join(problems)

@@ -74,7 +74,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         raise BrokenKeys(f"{path}: {place}: {problem['msg']}") from None
     names = [key.name for key in keys]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BrokenKeys(f"{path}: the name '{twice[0]}' is there twice")
+        raise BrokenKeys(f"{path}: the name '{twice[0]}' occurs twice")
     return keys
 
 
@@ -86,7 +86,7 @@ def add_key(path: Path, name: str, role: Role = "user", limits: Iterable[str] = 
     """
     keys = read_keys(path) if path.exists() else ()
     if name in {key.name for key in keys}:
-        raise BrokenKeys(f"{path}: the name '{name}' is there already")
+        raise BrokenKeys(f"{path}: the name '{name}' exists already")
     made = PREFIX + secrets.token_urlsafe(32)
     try:
         key = Key(name=name, sha256=_hash(made.encode()), role=role, limits=tuple(limits))
@@ -166,7 +166,7 @@ class Keyring:
         try:
             self._keys = _by_digest(self._path)
         except BrokenKeys as error:
-            logger.warning("the keys stay as they were: %s", error)
+            logger.warning("kept the previous keys: %s", error)
         else:
             logger.info("%d keys read from %s", len(self._keys), self._path)
 

@@ -121,7 +121,7 @@ class _Supervisor:
         if silent or report.state == "stalled":
             process.kill()
             process.join()
-            reason = f"was not heard of for {report.age_s():.0f} s" if silent else report.reason
+            reason = f"has not reported for {report.age_s():.0f} s" if silent else report.reason
             self._replace(place, process, "hung", f"hung and was killed: {reason}")
 
     def _replace(self, place: _Place, process: SpawnProcess, cause: str, how: str) -> None:

@@ -27,7 +27,9 @@ TRUNCATED = Counter(
 COLD = Counter("persona_cold_histories", "Histories without a known item", ["model"])
 SAMPLED = Counter("persona_sampled_clicks", "Clicks that were looked up", ["model"])
 POPULAR = Counter(
-    "persona_sampled_popular_clicks", "Of those: on the most popular items of training", ["model"]
+    "persona_sampled_popular_clicks",
+    "Looked-up clicks on the most popular items of training",
+    ["model"],
 )
 TRAINING_LENGTH = Gauge(
     "persona_training_history_length",

@@ -260,7 +260,7 @@ def check_name(name: str, version: str) -> None:
     if not re.match(NAME, name):
         raise ArtifactError(
             f"the name {name!r} is not allowed: up to 63 lower-case letters, digits and '_', '.', "
-            "'-', beginning with a letter or a digit"
+            "'-', starting with a letter or a digit"
         )
     if not re.match(VERSION, version):
         raise ArtifactError(f"the version {version!r} is not a whole number, such as 1 or 20261126")

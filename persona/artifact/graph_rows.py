@@ -41,7 +41,7 @@ def with_rows(model: bytes, file: str, rows: int, width: int) -> bytes:
     try:
         found = _replaced(model, GRAPH, lambda graph: _replaced(graph, INITIALIZER, tensor))
     except IndexError:
-        raise ValueError("no ONNX model") from None
+        raise ValueError("not an ONNX model") from None
     if changed != 1:
         raise ValueError(f"{changed} tensors in {file}, expected 1")
     return found
@@ -75,9 +75,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in {FIXED64, FIXED32}:
             size = 8 if kind == FIXED64 else 4
         else:
-            raise ValueError("no ONNX model")
+            raise ValueError("not an ONNX model")
         if at + size > len(message):
-            raise ValueError("no ONNX model")
+            raise ValueError("not an ONNX model")
         value = message[at : at + size]
         yield tag >> 3, value if kind == BYTES else _Fixed(value)
         at += size

@@ -71,7 +71,7 @@ class ChangedItems:
         self._row_of = {item_id: row for row, item_id in enumerate(artifact.item_ids)}
         self._items = {item.item_id: item for item in items}
         if len(self._items) < len(items):
-            raise InvalidRequest("an item is there more than once", "items")
+            raise InvalidRequest("an item occurs more than once", "items")
         for item_id in remove:
             if item_id not in self._row_of:
                 raise InvalidRequest(f"the model knows no item {item_id!r:.60}", "remove")

@@ -109,7 +109,7 @@ class _Reader:
 
         chosen = item_ids(candidates, self.model.artifact.item_ids)
         if not chosen:
-            raise typer.BadParameter("--candidates names no item")
+            raise typer.BadParameter("--candidates needs at least one item")
         result = self._ask(Scores([chosen], attention=True))
         scores, weights = result.scores, result.candidate_attention
         assert scores is not None and weights is not None  # noqa: S101, PT018  # what was wanted

@@ -35,7 +35,7 @@ def resumable(console: Console) -> Iterator[None]:
         if not told:
             raise
         name = signal.Signals(told[0]).name
-        console.print(f"persona: ended by {name}; the same command goes on", markup=False)
+        console.print(f"persona: ended by {name}; the same command continues", markup=False)
         signal.signal(told[0], signal.SIG_DFL)
         os.kill(os.getpid(), told[0])
     finally:

@@ -35,7 +35,7 @@ class ClickTable(Table):
         super().__init__(records, database)
         layout, options = records.layout, records.options
         if options.columns:
-            raise TableError("only a table with one user a row can pass columns through")
+            raise TableError("only a table with one user per row can pass columns through")
         self._user = layout.position(options.user or "user")
         self._item = layout.position(options.item or "item")
         time = options.time or ("time" if layout.has("time") else None)

@@ -34,7 +34,9 @@ def read_items(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     for number, row in enumerate(rows, 1):
         if isinstance(row[ITEM_ID], bool) or not isinstance(row[ITEM_ID], str | int):
-            raise TableError(f"{path}: row {number}: the {ITEM_ID} is no text and no integer")
+            raise TableError(
+                f"{path}: row {number}: the {ITEM_ID} is neither a string nor an integer"
+            )
     return rows
 
 

@@ -93,7 +93,7 @@ def look(files: Files, options: TableOptions) -> Layout:
     if kind == "jsonl" or (kind is None and 2 * objects > len(lines)):
         return _jsonl_layout(first, lines)
     if kind is None and re.fullmatch(r"\[\s*(\{.*)?", lines[0].strip()):
-        raise TableError(f"{first}: one JSON array; write one object a line (jq -c '.[]')")
+        raise TableError(f"{first}: one JSON array; write one object per line (jq -c '.[]')")
     return _csv_layout(lines, options)
 
 

@@ -52,7 +52,7 @@ class Copies:
             try:
                 _copy(source, target)
             except OSError as error:
-                logger.warning("%s is mapped where it lies: %s", source, error)
+                logger.warning("%s is mapped in place: %s", source, error)
                 return source, None
             held = os.open(target.with_suffix(".held"), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(held, fcntl.LOCK_SH)

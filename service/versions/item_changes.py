@@ -104,10 +104,10 @@ async def change_items(
     try:
         reports = await watcher.choose(change)
     except ArtifactError as error:
-        raise Conflict(f"the items of '{change.name}' stay as they are: {error}") from None
+        raise Conflict(f"the items of '{change.name}' have not changed: {error}") from None
     if reason := state_of(change.name, reports).refused.get(change.version):
         await watcher.choose(change.take_back)
-        raise Conflict(f"the items of '{change.name}' stay as they are: {reason}")
+        raise Conflict(f"the items of '{change.name}' have not changed: {reason}")
     await asyncio.to_thread(change.sweep)
     assert change.made is not None  # noqa: S101  # or nothing was chosen
     made = change.made

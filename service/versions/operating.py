@@ -121,7 +121,7 @@ async def _change(
         refused.append(f"no other version could take the place of version {unwanted}")
     if refused:
         await watcher.choose(_put(name, before))
-        raise Conflict(f"'{name}' is served as before: {'; '.join(refused)}")
+        raise Conflict(f"'{name}' has not changed: {'; '.join(refused)}")
     return state
 
 

@@ -236,11 +236,11 @@ class Rollout:
             try:
                 there_now = loaded.changed or version.folder
                 same = open_artifact(there_now).manifest == loaded.model.manifest
-                reason = "its files were replaced: give the new content a version of its own"
+                reason = "its files have changed: give the new content its own version"
             except ArtifactError as error:
                 same, reason = False, str(error)
             if not same:
-                problems[version.name] = f"{reason}; what was loaded before still answers"
+                problems[version.name] = f"{reason}; the version loaded before still answers"
                 logger.error("%s: %s", version.name, problems[version.name])
         return problems
 
