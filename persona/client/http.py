@@ -238,7 +238,7 @@ class AsyncClient(Connection):
         attention: AttentionDetail = "none",
         unknown_items: UnknownItems = "token",
     ) -> Encoded:
-        """As `Client.encode`."""
+        """Like `Client.encode`."""
         calls = wire.encode_calls(
             histories,
             self._limits,
@@ -259,7 +259,7 @@ class AsyncClient(Connection):
         attention: bool = False,
         unknown_items: UnknownItems = "token",
     ) -> Scored:
-        """As `Client.score`."""
+        """Like `Client.score`."""
         calls = wire.score_calls(
             histories,
             candidates,
@@ -277,7 +277,7 @@ class AsyncClient(Connection):
         k: int = 10,
         **options: Unpack[RecommendOptions],
     ) -> Recommended:
-        """As `Client.recommend`."""
+        """Like `Client.recommend`."""
         calls = wire.recommend_calls(histories, k, self._limits, **options)
         return answers.joined_recommended([await self._send(call) for call in calls])
 
@@ -287,32 +287,32 @@ class AsyncClient(Connection):
         k: int = 10,
         **options: Unpack[SimilarOptions],
     ) -> Similar:
-        """As `Client.similar`."""
+        """Like `Client.similar`."""
         calls = wire.similar_calls(items, k, self._limits, **options)
         return answers.joined_similar([await self._send(call) for call in calls])
 
     async def models(self) -> list[ModelCard]:
-        """As `Client.models`."""
+        """Like `Client.models`."""
         return await self._send(wire.models_call())
 
     async def load(self, model: str, version: str | None = None) -> ModelState:
-        """As `Client.load`."""
+        """Like `Client.load`."""
         return await self._send(wire.change_call("load", model, version=version))
 
     async def unload(self, model: str, version: str | None = None) -> ModelState:
-        """As `Client.unload`."""
+        """Like `Client.unload`."""
         return await self._send(wire.change_call("unload", model, version=version))
 
     async def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
-        """As `Client.share`."""
+        """Like `Client.share`."""
         return await self._send(wire.change_call("share", model, weights=dict(weights)))
 
     async def ready(self) -> bool:
-        """As `Client.ready`."""
+        """Like `Client.ready`."""
         return await self._not_ready() is None
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """As `Client.wait_until_ready`."""
+        """Like `Client.wait_until_ready`."""
         deadline = time.monotonic() + timeout_s
         while reason := await self._not_ready():
             if time.monotonic() >= deadline:
