@@ -40,8 +40,8 @@ def score(
     artifact: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --url: score on this machine, with one process per core. Folder of "
-            "one version, of one model, or of several models."
+            help="Instead of --url: score on this machine, with one process per core. A folder "
+            "with NAME/VERSION/ folders, of one model, or of one version."
         ),
     ] = None,
     ray: Annotated[
