@@ -34,7 +34,9 @@ OPTIONS: dict[str, Any] = {
     "history": Annotated[
         str | None, _option("Column of item lists, oldest first, if there is one user per row.")
     ],
-    "where": Annotated[str | None, _option("Read only matching rows: SQL such as \"event = 'view'\".")],
+    "where": Annotated[
+        str | None, _option("Read only matching rows: SQL such as \"event = 'view'\".")
+    ],
     "rating": Annotated[str | None, _option("Column for --min-rating.  [default: rating]")],
     "min_rating": Annotated[float | None, _option("Ignore rows with a lower rating.")],
     "delimiter": Annotated[
