@@ -1,4 +1,4 @@
-"""What each choice of `recipes/ml-1m.toml` is worth: the recipe with one of them changed.
+"""Measures each choice of `recipes/ml-1m.toml`: trains the recipe with one of them changed.
 
 All with few epochs and a cosine over them, so that each run ends its schedule, and on the
 validation cases alone.
@@ -58,9 +58,9 @@ def ablations(
         return
     command = f"python -m bench ablations --epochs {epochs}"
     about = (
-        f"Each run has {epochs} epochs, and the cosine schedule of so many unless its row says "
-        f"otherwise, where the recipe has {shown.training.epochs} at a constant rate; best epoch "
-        f"by validation, seed {shown.training.seed}. "
+        f"Each run has {epochs} epochs with a cosine schedule, unless its row says otherwise; the "
+        f"recipe has {shown.training.epochs} at a constant rate. Best epoch by validation, seed "
+        f"{shown.training.seed}. "
         f"Written by `{command}` on {machine()}."
     )
     record_table("ablations", f"#### One choice changed at a time\n\n{about}\n\n{text}\n", [PAGE])

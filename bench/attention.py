@@ -59,7 +59,7 @@ class Kind(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the artifact is called."""
+        """The name of the artifact."""
         return "-".join(self)
 
     def config(self, heads: int) -> EncoderConfig:
@@ -72,7 +72,7 @@ KINDS = [Kind(*kind) for kind in product(get_args(AttentionKind), SIMILARITIES, 
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training gave."""
+    """The result of one training."""
 
     parameters: int
     parity: float  # largest difference between PyTorch and ONNX Runtime
@@ -305,7 +305,7 @@ def _ndcg(scorer: EncoderScorer | CandidateScorer, cases: Cases) -> Estimate:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
-    """As the service opens it: one thread, no spinning."""
+    """Opens a graph as the service does: one thread, no spinning."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

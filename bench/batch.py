@@ -72,7 +72,7 @@ def batch(rounds: Rounds = 5, seconds: Seconds = 5.0) -> None:
 
 
 def _share(users: Mapping[tuple[str, str], Sequence[float]], kind: str, mix: Mixed) -> float:
-    """Of the ideal loop's users a second: median over the rounds of the ratio in each."""
+    """The share of the ideal loop's users per second: the median of the rounds' ratios."""
     ours, theirs = users[kind, mix], users["ideal", mix]
     return median(one / other for one, other in zip(ours, theirs, strict=True))
 
@@ -177,11 +177,11 @@ def _section(
         "computed / real tokens",
     ]
     return (
-        f"Users a second, medians of {rounds} rounds of {seconds:g} s, and medians of the rounds' "
-        "ratios to the ideal loop: two processes that sort each batch by length, cut it into runs "
-        "of the size that measured fastest, and run Persona's own graph; no HTTP, no item ids, no "
-        f"JSON. Persona is asked over {CONNECTIONS} connections. Its clients ask for "
-        "base64: that is `batch_vs_ideal`. Mixed: half news, half films. The tokens are those "
+        f"Users per second, medians of {rounds} rounds of {seconds:g} s, and medians of the "
+        "rounds' ratios to the ideal loop. In this loop, two processes sort each batch by length, "
+        "cut it into runs of the fastest size, and run Persona's own graph, without HTTP, item "
+        f"ids or JSON. Persona gets its requests over {CONNECTIONS} connections. Its clients use "
+        "base64, so `batch_vs_ideal` does too. Mixed: half news, half films. The tokens are those "
         "of batches that come one at a time.\n\n" + table(head, rows)
     )
 

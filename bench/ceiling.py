@@ -1,4 +1,4 @@
-"""What the fp32 graph and uvicorn leave: the graph alone and HTTP alone, one after the other.
+"""The upper limit of the rate: the fp32 graph alone and HTTP alone, one after the other.
 
 Both share the same cores. So as long as neither gets faster, an answer takes what the graph takes
 in the ideal loop, which is handed 256 histories at a time, and what HTTP and JSON take in a loop

@@ -24,7 +24,7 @@ Expected = dict[int, list[str]]  # embeddings, by the version's parity
 
 @dataclass
 class Outcome:
-    """What came of some changes."""
+    """The results of some changes."""
 
     probes: int = 0
     wrong: int = 0  # probes whose answer is not the named version's, changes that did not come
@@ -87,7 +87,7 @@ def _post(port: int, path: str, body: bytes) -> dict[str, Any]:
 
 
 def _close(found: list[str], expected: list[str]) -> bool:
-    """Whether embeddings agree but for the last bits, which depend on the batch."""
+    """Whether embeddings agree except for the last bits, which depend on the batch."""
     one, other = (
         np.frombuffer(b"".join(map(base64.b64decode, texts)), "<f4") for texts in (found, expected)
     )

@@ -1,4 +1,4 @@
-"""What an encode costs by length, batch, items of the catalogue, and workers."""
+"""The cost of an encode by length, batch, catalogue size and workers."""
 
 import time
 from array import array

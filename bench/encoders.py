@@ -65,7 +65,7 @@ def _export(root: Path, width: int, max_length: int, seed: int) -> None:
 
 
 class PlainGraph(nn.Module):
-    """As most people export an encoder: all states, and then the newest of them."""
+    """An encoder as most people export it: all states, then the newest one."""
 
     def __init__(self, encoder: UserEncoder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a service does in bad times: overload, killed workers, one large request amid small ones."""
+"""Measures a service under faults: overload, killed workers, a large request among small ones."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ def seconds_to_recover(started: Running, requests: Sequence[bytes], capacity: fl
 
 
 def resident_bytes(started: Running) -> int:
-    """Of all processes."""
+    """Resident memory of all processes, in bytes."""
     facts = (Path(f"/proc/{number}/statm").read_text() for number in started.processes())
     return sum(int(fact.split()[1]) for fact in facts) * os.sysconf("SC_PAGE_SIZE")
 

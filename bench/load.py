@@ -33,7 +33,7 @@ PATIENCE_S = 30.0  # without any answer, the server is taken for dead
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load."""
+    """The result of a load."""
 
     per_second: float  # answers with status 200
     failed: float  # share of the requests
@@ -74,7 +74,7 @@ def requests(server: Server, batches: Sequence[Rows]) -> list[bytes]:
 def closed_loop(
     port: int, load: Sequence[bytes], seconds: float, connections: int = CONNECTIONS
 ) -> Load:
-    """As many requests as the server takes from this many connections.
+    """Sends as many requests as the server accepts over this many connections.
 
     Raises:
         RuntimeError: wrk failed; the message is its own.

@@ -67,7 +67,7 @@ def shape_growth(shapes: int) -> tuple[float, float]:
 
 
 def worker_bytes(n_items: int) -> float:
-    """What one more worker takes, of memory that no other has."""
+    """The memory that one more worker adds."""
     with resized(n_items) as artifacts:
         two, three = (_loaded_bytes(artifacts, n_items, workers) for workers in (2, 3))
     return three - two

@@ -29,7 +29,7 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one training went."""
+    """The result of one training."""
 
     ranks: Int  # (cases,), of every test case
     best_epoch: int

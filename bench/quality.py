@@ -1,4 +1,4 @@
-"""What the shipped recipes reach, how long they train, and what is left of it when served."""
+"""The quality and training time of the shipped recipes, and their quality when served."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +120,7 @@ def _check_protocol(recipe: Recipe) -> None:
 
 
 def _differences(found: Sequence[Evaluation], served: Sequence[Evaluation]) -> list[float]:
-    """What serving changes in NDCG@10, without its sign, by seed."""
+    """The absolute change of NDCG@10 by serving, by seed."""
     pairs = zip(found, served, strict=True)
     return [round(abs(a.metrics["NDCG@10"] - b.metrics["NDCG@10"]), 7) for a, b in pairs]
 

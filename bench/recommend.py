@@ -59,17 +59,17 @@ def recommend(rounds: Rounds = 5, items: Items = ITEMS) -> None:
     kinds = {"numpy": "NumPy: product and argpartition", "exact": "exact", "index": "index"}
     rows = [[kinds[kind], f"{1 / found[kind]:,.0f}"] for kind in kinds]
     text = (
-        f"Users a second, of whom each gets the best {K} of {items:,} items of width {WIDTH}, in "
-        f"batches of {BATCH}, on one thread; medians of {rounds} rounds. The items are those of "
-        "`articles` in 64 dimensions, each many times with noise around it; the users are 1,000 "
-        f"people of Wikispeedia. The index finds {found['recall']:.1%} of the exact items; an "
-        f"extra worker takes {share:.1%} of the table."
+        f"Users per second. Each user gets the best {K} of {items:,} items of width {WIDTH}, in "
+        f"batches of {BATCH}, on one thread; medians of {rounds} rounds. The items are copies of "
+        "those of `articles`, in 64 dimensions and with noise; the users are 1,000 people of "
+        f"Wikispeedia. The index finds {found['recall']:.1%} of the exact items; an extra worker "
+        f"takes {share:.1%} of the table's memory."
     )
     tell("recommend", "Search speed", f"{text}\n\n{table(['search', 'users/s'], rows)}", [PAGE])
 
 
 def reasons() -> None:
-    """How well reasons rank clicks, beside leaving each out and beside Shapley values."""
+    """Compares the ranking of clicks by reasons with leaving each out and with Shapley values."""
     command = "python -m bench reasons"
     rows = []
     for model, histories in (("news", _visitors()), ("articles", _people())):
@@ -133,7 +133,7 @@ def _visitors() -> list[list[str]]:
 
 
 def _measured_alone(root: Path, users: Floats, rounds: int) -> dict[str, float]:
-    """What `measured` returns, in a process of its own with one thread."""
+    """The result of `measured`, in a separate process with one thread."""
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file, users)
         file.flush()
@@ -185,7 +185,7 @@ def _searched(search: Search, batch: Floats, index: Index | None = None) -> list
 
 
 def _worker_bytes(root: Path, n_items: int) -> float:
-    """What one more worker takes, of memory that no other has, after exact and indexed answers."""
+    """The memory that one more worker adds, after exact and indexed answers."""
     two, three = (_loaded_bytes(root, n_items, workers) for workers in (2, 3))
     return three - two
 
@@ -227,7 +227,7 @@ def _agreement(model: str, histories: list[list[str]]) -> dict[str, float]:
 
 
 def _shapley(engine: Engine, history: list[str], items: list[ItemId]) -> Floats:
-    """What each click adds to each score, mean over random orders of adding it: (L, N)."""
+    """The contribution of each click to each score, averaged over random orders: (L, N)."""
     rng, length = np.random.default_rng(0), len(history)
     orders = [rng.permutation(length) for _ in range(ORDERS)]
     parts = [[history[at] for at in sorted(o[:n])] for o in orders for n in range(length + 1)]

@@ -43,7 +43,7 @@ Speeds = Mapping[str, Sequence[float]]  # clicks a second of each round
 
 @dataclass(frozen=True)
 class Quality:
-    """How good theirs and ours are on the same test cases."""
+    """The quality of theirs and ours on the same test cases."""
 
     theirs: Int  # ranks
     ours: Int | None  # none on part of the users: kept runs are of whole files

@@ -92,7 +92,7 @@ class _Rounds:
         self._played.append(_joined(parts))
 
     def pairs(self) -> list[tuple[Load, Load]]:
-        """Of each round, without changes and with them."""
+        """The figures of each round, without changes and with them."""
         return list(zip(self._played[::2], self._played[1::2], strict=True))
 
 

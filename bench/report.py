@@ -1,4 +1,4 @@
-"""What the serving benchmarks tell beside their figures: tables and curves in RESULTS.md."""
+"""Writes the tables and curves of the serving benchmarks into RESULTS.md."""
 
 import os
 import platform

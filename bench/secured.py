@@ -1,4 +1,4 @@
-"""What keys, limits and request ids cost: answers a second with all of them, over those without."""
+"""The cost of keys, limits and request ids: answers per second with all of them and without."""
 
 import tempfile
 from contextlib import ExitStack

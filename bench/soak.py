@@ -38,7 +38,7 @@ PART = 6  # the second sixth of the time is compared with the last
 
 @dataclass(frozen=True)
 class Sample:
-    """What the processes hold."""
+    """The memory, descriptors and threads of the processes."""
 
     seconds: float
     megabytes: float  # PSS: pages that they share count once

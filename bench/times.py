@@ -1,4 +1,4 @@
-"""What time is worth on MovieLens-100K, and what it costs the served encoder."""
+"""The gain from time on MovieLens-100K, and its cost in the served encoder."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ def _ratio(
 def _seconds(
     session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]], runs: int
 ) -> float:
-    """Of the fastest of some runs."""
+    """Seconds of the fastest of several runs."""
     read = {one.name: feeds[one.name] for one in session.get_inputs()}
     found = []
     for _ in range(runs):

@@ -1,4 +1,4 @@
-"""What training costs: a step by catalogue size, validation's share, the default recipe's minutes.
+"""The cost of training: a step by catalogue size, validation's share, the default recipe's time.
 
 The clicks are made up: half of them go on from the item before to one of its twenty neighbours,
 the others are drawn by Zipf's law.
@@ -85,7 +85,7 @@ def _step_seconds(rounds: int, part: float) -> dict[int, float]:
 
 
 def _validation_share(n_items: int, part: float) -> float:
-    """Of an epoch's seconds."""
+    """The share of validation in the time of an epoch."""
     log = _log(4_000, n_items, part)
     result = _trained(_changed(default_recipe(log), epochs=1), log)
     return result.validation_seconds / result.seconds

@@ -1,4 +1,4 @@
-"""What training from yesterday's run gains over training from nothing, in the same time."""
+"""The gain of training from yesterday's run over training from scratch, in the same time."""
 
 import tempfile
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""How the service is run elsewhere: Kubernetes, and what watches it."""
+"""Files to run the service elsewhere: Kubernetes, TLS and observability."""

@@ -44,7 +44,7 @@ class Route:
 
     @property
     def name(self) -> str:
-        """As the examples are filed."""
+        """The name of the route in the examples."""
         return f"{self.method} {self.path}"
 
 
@@ -186,7 +186,7 @@ async def recorded() -> Examples:
 
 
 def stalled(not_ready: Example) -> Example:
-    """How a service answers whose workers compute nothing, which is not provoked here."""
+    """The answer of a service whose workers are stalled, which is not provoked here."""
     reason = "nothing was computed for 11 s"
     response = copy.deepcopy(not_ready["response"])
     response["error"] |= {"code": "not_live", "message": f"stalled: {reason}"}
@@ -279,7 +279,7 @@ def main() -> None:
 
 
 def as_json(value: object) -> str:
-    """As it is committed."""
+    """The document's text, as committed."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""Turns click histories into user embeddings, and shows which clicks an embedding looked at.
+"""Turns click histories into user embeddings, and shows which clicks the model attended to.
 
-    Client, AsyncClient   ask a service over HTTP
+    Client, AsyncClient   send requests to a service over HTTP
     Engine                computes in this process; needs the extra `engine`
     score_file            scores a whole file, through a service, in processes or on Ray
 
-A name is imported when it is first used, so that each needs only its own dependencies.
+Each name is imported on first use, so that it needs only its own dependencies.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""The colours of all pictures: of the playground, `persona explain`, reports and benchmarks.
+"""The colours of every picture: the playground, `persona explain`, reports and benchmarks.
 
-`service/playground/page/style.css` has them too; a test compares.
+`service/playground/page/style.css` repeats them; a test compares both.
 """
 
 INK, PALE, FORBIDDEN = "#1f2933", "#66727f", "#e4e7eb"  # text, fainter text, what a mask hides

@@ -1,4 +1,4 @@
-"""What is asked of an encoder, what it answers, and what can go wrong.
+"""The contract between protocols and engine: queries, results and errors.
 
 A protocol parses a `Query`, calls `Engine.submit(query, deadline_s)` and renders the `Results`.
 
@@ -22,52 +22,52 @@ ItemId = str | int
 UnknownItems = Literal["token", "drop", "error"]  # encode as unknown, leave out, refuse
 AttentionDetail = Literal["none", "pooled", "full"]
 Floats = NDArray[np.float32]
-ITEM_ID, TIME = "item_id", "time"  # columns of a click; time is in seconds, as in training
+ITEM_ID, TIME = "item_id", "time"  # columns of a click; time in seconds, as in training
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:  # wanted: a user embedding for each history, and what it looked at
+class Embeddings:  # wanted: a user embedding per history, and attention weights
     attention: AttentionDetail = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:  # wanted: how likely each candidate is to be clicked next
-    candidates: Sequence[Sequence[ItemId]]  # one list a history
-    attention: bool = False  # also how much each click speaks for each candidate
+class Scores:  # wanted: a score per candidate
+    candidates: Sequence[Sequence[ItemId]]  # one list per history
+    attention: bool = False  # also the weight of each click for each candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendations:  # wanted: the best items for each history
+class Recommendations:  # wanted: the best items per history
     k: int
-    items: Sequence[ItemId] | None = None  # wanted is what is like each of these; no histories
+    items: Sequence[ItemId] | None = None  # wanted: items similar to each of these; no histories
     exclude_seen: bool = False  # the items of the history
     allowed: Sequence[ItemId] | None = None  # None: all
     denied: Sequence[ItemId] = ()
-    reasons: bool = False  # how much each click speaks for each recommended item
-    exact: bool = False  # even where there is an index
+    reasons: bool = False  # also each click's contribution to each item
+    exact: bool = False  # search all items, even if there is an index
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    clicks: Mapping[str, Sequence[Sequence[ItemId | float]]]  # column -> a list a history
+    clicks: Mapping[str, Sequence[Sequence[ItemId | float]]]  # column -> one list per history
     want: Embeddings | Scores | Recommendations = Embeddings()
     model: str | None = None  # None: the default model
     version: str | None = None  # None: the newest version
     unknown_items: UnknownItems = "token"
-    routing_key: ItemId | None = None  # whose request it is, where versions share the requests
-    now: Sequence[float | None] = ()  # time of asking, a history; none: its newest click's
+    routing_key: ItemId | None = None  # identifies the user when versions share the traffic
+    now: Sequence[float | None] = ()  # time of asking per history; none: the newest click's
 
 
 @dataclass(slots=True)
 class Result:  # the answer to one history; position 0 of an axis of 1 + L is the start token
     items: Sequence[ItemId]  # of the L used clicks, oldest to newest
     truncated: int  # older clicks than the model reads
-    unknown: int  # clicks of unknown items: used ones with "token", left out with "drop"
+    unknown: int  # clicks on unknown items: used with "token", left out with "drop"
     embedding: Floats | None = None  # (D,)
     pooled_attention: Floats | None = None  # (H, 1 + L)
     full_attention: Floats | None = None  # (blocks, H, 1 + L, 1 + L)
     recommended: Sequence[ItemId] = ()  # N, the best first
-    cold: Sequence[ItemId] = ()  # those of them that were added after training
+    cold: Sequence[ItemId] = ()  # those that were added after training
     scores: Floats | None = None  # (N,), NaN for an unknown candidate
     candidate_attention: Floats | None = None  # (N, H, L), 0 for an unknown candidate
     reasons: Floats | None = None  # (N, L); with `base_scores` they sum to the scores, else to 1
@@ -79,11 +79,11 @@ class Results:
     model: str
     version: str  # one version answers all histories of a query
     histories: list[Result]  # in the query's order
-    recall: float | None = None  # at 100, of the index that was searched; None: exact
+    recall: float | None = None  # recall at 100 of the index; None: exact search
 
 
 class PersonaError(Exception):
-    retry_after_s: float | None = None  # when trying again makes sense, where that is known
+    retry_after_s: float | None = None  # when to try again, if known
 
 
 class InvalidRequest(PersonaError):

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Counts the cores that this process may use."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_limit(cgroup: Path = CGROUP) -> int:
-    """Whole cores that this process may use: its affinity, cut by its cgroup's quota.
+    """Whole cores that this process may use: its affinity, limited by its cgroup's quota.
 
     Reads `cpu.max` (version 2) or `cpu/cpu.cfs_quota_us` (version 1) below `cgroup`.
     """
@@ -17,7 +17,7 @@ def cpu_limit(cgroup: Path = CGROUP) -> int:
 
 
 def _quota(cgroup: Path) -> tuple[int, int]:
-    """Microseconds of CPU time, and of the period for them; (-1, 1) where there is no limit."""
+    """Quota of CPU time and its period, in microseconds; (-1, 1) if there is no limit."""
     try:
         if (cgroup / "cpu.max").is_file():
             quota, period = (cgroup / "cpu.max").read_text().split()

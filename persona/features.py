@@ -1,6 +1,6 @@
-"""Features of items, as training declares them: what is known of an item before its first click.
+"""Features of items: what is known about an item before its first click.
 
-An item's features become one row of numbers, and a projection makes an item vector of them.
+An item's features become one row of numbers, and a projection turns them into an item vector.
 """
 
 import math
@@ -12,23 +12,23 @@ import numpy as np
 
 from persona.contract import Floats, InvalidRequest, ItemId
 
-Values = Mapping[str, object]  # of one item, by column; one that is absent or None is not known
-LARGEST = 5.0  # of a scaled number: what lies further out counts as this
+Values = Mapping[str, object]  # of one item, by column; absent or None: not known
+LARGEST = 5.0  # limit of a scaled number
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
     """A column of features, and how its values become numbers.
 
-    A category is a text or several; those that are not listed share a place of their own. A number
-    is scaled, and marked as known. A vector is taken as it is.
+    A category is one or several texts; unlisted texts share one number. A number is scaled, and a
+    1 marks it as known. A vector is used as it is.
     """
 
     name: str
     kind: Literal["category", "number", "vector"]
     values: tuple[str, ...] = ()  # of a category
-    log: bool = False  # whether the logarithm of 1 + the number is scaled
-    mean: float = 0.0  # of a number in training, after the logarithm
+    log: bool = False  # scale log(1 + number) instead
+    mean: float = 0.0  # in training, after the logarithm
     deviation: float = 1.0
     length: int = 0  # of a vector
 
@@ -36,12 +36,12 @@ class FeatureColumn:
 
     @property
     def width(self) -> int:
-        """How many numbers a value becomes."""
+        """Number of numbers that a value becomes."""
         return {"category": len(self.values) + 1, "number": 2, "vector": self.length}[self.kind]
 
 
 def width_of(columns: Iterable[FeatureColumn]) -> int:
-    """How many numbers an item's features become: F. The last one is always 1."""
+    """F, the number of numbers that an item's features become. The last one is always 1."""
     return sum(column.width for column in columns) + 1
 
 
@@ -90,10 +90,10 @@ def _write(row: Floats, column: FeatureColumn, places: Mapping[str, int], value:
 
 
 def scaled(column: FeatureColumn, number: float) -> float:
-    """A number in deviations from the mean of training.
+    """The number in standard deviations from the mean in training.
 
     Raises:
-        ValueError: it is below 0, and its logarithm is wanted.
+        ValueError: it is negative, but its logarithm is needed.
     """
     number = math.log1p(number) if column.log else number
     return max(-LARGEST, min(LARGEST, (number - column.mean) / column.deviation))

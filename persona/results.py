@@ -1,4 +1,4 @@
-"""What `Client` and `Engine` take from Python callers and return to them."""
+"""The arguments and results that `Client` and `Engine` share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ History = Sequence[ItemId] | NDArray[Any] | Mapping[str, object]
 
 
 class ModelChanged(PersonaError):
-    """Two parts of one job come from different versions; their numbers do not compare."""
+    """Two parts of one job come from different versions, so their numbers cannot be compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class PooledAttention:
-    """Where the user embedding looked: for each head, `start` and `weights` sum to 1."""
+    """The weights behind the user embedding: for each head, `start` and `weights` sum to 1."""
 
     items: list[ItemId]  # the L used clicks, oldest to newest
     weights: Floats  # (H, L)
-    start: Floats  # (H,) the start token's share
+    start: Floats  # (H,) the start token's weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class FullAttention:
 
 @dataclass(frozen=True, eq=False)
 class CandidateAttention:
-    """How much each click speaks for each of the N candidates."""
+    """The weight that each of the N candidates gives to each click."""
 
     items: list[ItemId]  # the L used clicks, oldest to newest
     weights: Floats  # (N, H, L), 0 for an unknown candidate
@@ -60,7 +60,7 @@ class ScoredUser:
     used: int  # the counts are those of `User`
     truncated: int
     unknown: int
-    scores: Floats  # (N,), higher is likelier to be clicked next; NaN for an unknown candidate
+    scores: Floats  # (N,), higher is more likely to be clicked next; NaN for an unknown candidate
     attention: CandidateAttention | None = None
 
 
@@ -91,22 +91,22 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Reasons:
-    """How much each click speaks for each of the N recommended items."""
+    """The contribution of each click to each of the N recommended items."""
 
     items: list[ItemId]  # the L used clicks, oldest to newest
-    weights: Floats  # (N, L): what a click adds to the score; shares of attention without a base
+    weights: Floats  # (N, L): contributions to the score; without a base, attention weights
     base: Floats | None = None  # (N,) scores of an empty history: base + weights.sum(1) = scores
 
 
 @dataclass(frozen=True, eq=False)
 class RecommendedUser:
-    """What to show to one user next."""
+    """The items to show to one user next."""
 
     id: ItemId | None  # as given with the history
     used: int  # the counts are those of `User`
     truncated: int
     unknown: int
-    items: list[ItemId]  # N, the best first; fewer than k where there are no more
+    items: list[ItemId]  # N, the best first; fewer than k if no more qualify
     scores: Floats  # (N,)
     reasons: Reasons | None = None
     cold: list[ItemId] = field(default_factory=list)  # items that were added after training
@@ -127,7 +127,7 @@ class Recommended:
 
 @dataclass(frozen=True, eq=False)
 class SimilarItem:
-    """The items that are most like one item."""
+    """The items most similar to one item."""
 
     item: ItemId
     items: list[ItemId]  # N, the most similar first; none for an unknown item
@@ -137,7 +137,7 @@ class SimilarItem:
 
 @dataclass(frozen=True, eq=False)
 class Similar:
-    """The items that are most like each of some items, in their order."""
+    """The items most similar to each given item, in the order of the query."""
 
     model: str
     version: str
@@ -155,5 +155,5 @@ def check_same_version(first: Answer, later: Answer) -> None:
     if (first.model, first.version) != (later.model, later.version):
         raise ModelChanged(
             f"the model changed from {first.model} version {first.version} to {later.model} "
-            f"version {later.version} on the way; start again"
+            f"version {later.version} during the call; start again"
         )

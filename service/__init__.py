@@ -2,7 +2,7 @@
 
 import os
 
-# A worker computes on one thread. What multiplies the item table, NumPy's BLAS and the OpenMP of
-# faiss, reads this when it is imported.
+# A worker computes on one thread. NumPy's BLAS and the OpenMP of faiss, which multiply the item
+# table, read this on import.
 for _library in ("OPENBLAS", "OMP"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""The web application: routes of the protocols, health, metrics, and a border around requests."""
+"""The web application: routes of the protocols, health, metrics, and the border around requests."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI:  # noqa: B008  # frozen
-    """The application; without settings, from the environment's PERSONA_* variables."""
+    """Creates the application; by default, settings come from the PERSONA_* variables."""
     service = Service(settings or Settings(), seat)
 
     @asynccontextmanager
@@ -53,7 +53,9 @@ def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI
             if seat.holds_back:
                 await service.settled()
                 if not service.is_ready:
-                    os._exit(BROKEN)  # it has said why, nobody has been let in, and others answer
+                    os._exit(
+                        BROKEN
+                    )  # it has logged the reason, has accepted no request, and others answer
             yield
             for task in tasks:
                 task.cancel()
@@ -61,10 +63,10 @@ def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI
     app = Application(
         service,
         title="Persona",
-        description="Turns click histories into user embeddings, and shows what it looked at.",
+        description="Turns click histories into user embeddings, and shows which clicks it used.",
         version=version("persona-encoder"),
         lifespan=lifespan,
-        redirect_slashes=False,  # a redirect would lose the body, and has none itself
+        redirect_slashes=False,  # a redirect would lose the body, and has no body itself
         docs_url=None,
         redoc_url=None,
     )
@@ -81,12 +83,12 @@ def create_app(settings: Settings | None = None, seat: Seat = Seat()) -> FastAPI
 
 
 class Application(FastAPI):
-    """FastAPI with a border, which counts and times requests and lets no exception out.
+    """FastAPI with a border, which counts and times requests and catches every exception.
 
-    Posted bodies are answered before FastAPI's middleware and routing, which take as long as all
-    else that a short history needs: 449 function calls a request with them, 227 without. What is
-    out of the ordinary (a prefix in front of the path, somebody's own middleware) goes through
-    FastAPI to the same `Verb.answer`.
+    Posted bodies are answered before FastAPI's middleware and routing, which take as long as
+    everything else that a short history needs: a request takes 449 function calls with them, 227
+    without. Unusual requests (a prefix before the path, added middleware) go through FastAPI to
+    the same `Verb.answer`.
     """
 
     def __init__(self, service: Service, **options: Any) -> None:
@@ -112,7 +114,7 @@ class Application(FastAPI):
         started, verb = time.perf_counter(), None
         if scope["method"] == "POST" and not self.user_middleware:
             verb = verb_of(scope["path"])
-        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+        if scope["method"] == "HEAD":  # as GET; the server omits the body
             scope = {**scope, "method": "GET"}
         answer = self._refusal(scope) if verb is None or self._gate.has_keys else None
         if answer is None and verb is not None:
@@ -131,7 +133,7 @@ class Application(FastAPI):
         self._count(route, status, code, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> Answer | None:
-        """The answer to who may not ask this; None for who may."""
+        """The answer to a request that the gate refuses; None if it admits the request."""
         try:
             self._gate.admit(scope)
         except PersonaError as error:
@@ -139,7 +141,7 @@ class Application(FastAPI):
         return None
 
     async def _through_fastapi(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """The status of the response."""
+        """Answers through FastAPI; returns the status of the response."""
         status = 0
 
         async def noting_send(message: Message) -> None:
@@ -187,8 +189,8 @@ def _add_metrics(app: FastAPI, service: Service) -> None:
 
 
 def _failed(scope: Scope, error: Exception) -> Answer:
-    """Logs what nobody foresaw; the client only learns that it happened."""
-    # Without the query string and without the error's message: either may quote a history.
+    """Logs an unexpected error; the client only learns that one happened."""
+    # Without the query string and the error's message, because both may quote a history.
     logger.error("%s %s failed\n%s", scope["method"], scope["path"], frames(error))
     return errors_of(scope).error_answer(500, "internal", "internal error")
 
@@ -205,7 +207,7 @@ def _answer_persona_error(request: Request, error: Exception) -> Response:
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What the router refuses: an unknown path, a method that the path does not take."""
+    """Answers for the router: an unknown path, or a method that the path does not take."""
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}

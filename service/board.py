@@ -1,7 +1,7 @@
-"""What each worker last said of itself, where every worker and the supervisor can read it.
+"""The latest report of each worker, readable by every worker and the supervisor.
 
-A report is a small file of fixed size in a folder in memory. It is written in place: that needs no
-new space, so a worker is not taken for dead because something else has filled the folder.
+A report is a small file of fixed size in a folder in memory. It is written in place,
+which needs no new space. So a worker is not taken for dead if something else fills the folder.
 """
 
 import time
@@ -18,7 +18,7 @@ from service.settings import Settings
 State = Literal["starting", "ready", "broken", "stalled", "draining"]
 
 FILE_BYTES = 4096
-ATTEMPTS = 3  # to read a report that is being written at that moment
+ATTEMPTS = 3  # to read a report while it is being written
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Seat:
     """A worker's place in the service."""
 
     number: int = 0
-    folder: Path | None = None  # of the board; None: this worker is alone
-    restarts: str | None = None  # why the worker before it was replaced; None: it is the first
-    holds_back: bool = False  # takes no requests before it is ready: others answer them
+    folder: Path | None = None  # folder of the board; None: this worker is alone
+    restarts: str | None = None  # why the previous worker was replaced; None: it is the first
+    holds_back: bool = False  # takes no requests before it is ready, because others answer
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Report:
     process_id: int
     state: State
     reason: str
-    since: float  # when it came into this state, seconds since 1970
-    beat: float  # when this was written, by time.monotonic, which all processes share
+    since: float  # start of this state, in seconds since 1970
+    beat: float  # time of writing by time.monotonic, which all processes share
     takes_requests: bool = True
     models: Sequence[str] = field(default_factory=list)  # "name/version"
 
@@ -49,7 +49,7 @@ class Report:
         return time.monotonic() - self.beat
 
     def is_silent(self, settings: Settings) -> bool:
-        """Whether a worker that lives would have written again."""
+        """Whether a living worker would have written again."""
         limit = settings.start_seconds if self.state == "starting" else settings.hang_seconds
         return self.age_s() > limit
 
@@ -64,7 +64,7 @@ class Board:
         """Replaces a worker's report.
 
         Raises:
-            OSError: there is no room for it in the folder.
+            OSError: the folder is full.
         """
         content = orjson.dumps(report)
         if len(content) > FILE_BYTES:

@@ -1,6 +1,6 @@
-"""What is done around each request where somebody looks: ids, timings, a line in the log, a trace.
+"""Adds ids, timings, a log line and a trace to each request, if they are turned on.
 
-No part of it holds a history or a key: a visit has names, times and counts only.
+Nothing here holds a history or a key: a visit only has names, times and counts.
 """
 
 import logging
@@ -16,7 +16,7 @@ from service.visit import Visit, begin, mark, request_id
 if TYPE_CHECKING:
     from service.tracing import Tracer
 
-# Answers hold what people did: no cache keeps them, and no browser takes JSON for a page.
+# Answers contain personal data: no cache may keep them, and no browser may show JSON as a page.
 _SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 access = logging.getLogger("service.access")
@@ -25,7 +25,7 @@ Inner = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
 
 class Border:
-    """Makes a visit of each request, and tells the client and the operators about it."""
+    """Creates a visit for each request, and reports it to the client and the operators."""
 
     def __init__(self, settings: Settings) -> None:
         self._always = _SAFE if settings.safe_headers or settings.keys_file is not None else ()
@@ -36,7 +36,7 @@ class Border:
 
     @classmethod
     def where_wanted(cls, settings: Settings) -> "Border | None":
-        """None where nobody looks, so that requests do not pay for it."""
+        """None if everything is turned off, so that requests do not pay for it."""
         headers = settings.keys_file or settings.safe_headers or settings.request_ids
         told = settings.server_timing or settings.access_log or settings.traces
         return cls(settings) if headers or told else None

@@ -1,7 +1,7 @@
-"""Histograms that are counted bucket by bucket.
+"""Histograms with a counter per bucket.
 
-Prometheus' own takes 2.1 µs to observe a value in a file that workers share. Here a value adds to
-two counters, which `Tally` hands over in one go: .3 µs. /metrics shows the usual histograms.
+Prometheus' own takes 2.1 µs to observe a value in a file that workers share. Here, a value
+adds to two counters, which `Tally` passes on together: .3 µs. /metrics shows the usual histograms.
 """
 
 from bisect import bisect_left
@@ -26,7 +26,7 @@ class Series:
     total: Counter
 
     def bucket(self, value: float) -> Counter:
-        """The counter of the values that are as large as this one."""
+        """The counter of the bucket for this value."""
         return self.buckets[bisect_left(self.bounds, value)]
 
 
@@ -56,7 +56,7 @@ class Distribution:
         return found
 
     def family(self, counts: Metric, sums: Metric) -> HistogramMetricFamily:
-        """What its counters say, as a histogram."""
+        """The counters as a histogram."""
         by_label: dict[str, dict[str, float]] = {}
         for sample in _totals(counts):
             values = by_label.setdefault(sample.labels[self.label], {})
@@ -70,7 +70,7 @@ class Distribution:
 
 
 class Joined(Collector):
-    """Another collector's metrics, with the counters of distributions joined to histograms."""
+    """Another collector's metrics, with the counters of distributions joined into histograms."""
 
     def __init__(
         self, source: CollectorRegistry | Collector, distributions: Iterable[Distribution]

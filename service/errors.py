@@ -1,16 +1,16 @@
-"""What goes wrong around HTTP itself; all else is in persona/contract.py.
+"""Errors of the HTTP service; all others are in persona/contract.py.
 
 PersonaError
-├── ClientGone       the client closed the connection before the answer was there
+├── ClientGone       the client closed the connection before the answer
 ├── UnknownEncoding  the body is compressed
-├── Unauthorized     no key, or one that is not known
-├── Forbidden        whoever asks, or the key, may not do this
-├── RateLimited      the key has had its requests for now; try again
-├── Conflict         what is served cannot be changed like that
-├── NoStateFolder    there is no place for copies of artifacts and for what was chosen
-├── BrokenKeys       the file of keys cannot be used; names the place in it
-├── CannotListen     the address cannot be listened on, for example because the port is in use
-├── CannotShare      no folder has room for what the workers share
+├── Unauthorized     no key, or an unknown one
+├── Forbidden        the sender or the key is not allowed to do this
+├── RateLimited      the key's limit is reached; try again later
+├── Conflict         this change of versions or items is not possible
+├── NoStateFolder    the state folder cannot be written
+├── BrokenKeys       the key file cannot be used; names the place in it
+├── CannotListen     cannot listen on the address, for example because the port is in use
+├── CannotShare      no folder has room for the files that the workers share
 └── CannotServe      no worker becomes ready
 """
 
@@ -18,19 +18,19 @@ from persona.contract import PersonaError
 
 
 class ClientGone(PersonaError):
-    """Nobody is left to answer."""
+    """The client has disconnected."""
 
 
 class UnknownEncoding(PersonaError):
-    """The body is not as it is, but compressed or otherwise encoded."""
+    """The body is compressed or otherwise encoded."""
 
 
 class Forbidden(PersonaError):
-    """Whoever asks may not do this."""
+    """The sender or the key is not allowed to do this."""
 
 
 class Conflict(PersonaError):
-    """What is served cannot be changed like that; the message says why, and all stays as it is."""
+    """This change is not possible, and nothing has changed; the message says why."""
 
 
 class NoStateFolder(PersonaError):
@@ -50,7 +50,7 @@ class Unauthorized(PersonaError):
 
 
 class RateLimited(PersonaError):
-    """The key's limit is reached; `retry_after_s` says when it is not."""
+    """The key's limit is reached; `retry_after_s` says when to try again."""
 
 
 class CannotShare(PersonaError):

@@ -1,7 +1,7 @@
-"""Whom the service lets in: a key's role and its limits.
+"""Admits requests by their key's role and limits.
 
-Without a file of keys everybody may ask, and nobody may change what is served; with PERSONA_ADMIN=1
-this machine may.
+Without a key file, anyone may send requests, but nobody may change what is served. With
+PERSONA_ADMIN=1, this machine may.
 """
 
 import math
@@ -24,13 +24,13 @@ from service.shared_counts import SharedCounts
 from service.versions.admission import require_operator
 from service.visit import current
 
-# A probe and a scraper have no key. They learn how busy the service is, and not with what.
+# Probes and scrapers have no key. They learn how busy the service is, but see no histories.
 OPEN = frozenset(
     {"/", "/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )
-# The page has no secrets either: it asks its user for the key, and the API with it.
+# The page has no secrets: it asks its user for a key, and sends it to the API.
 _PAGE = "/playground/"
-# What changes which models and items are served.
+# Requests that change which models and items are served.
 _ADMIN = re.compile(r"/(v1/models|v2/repository/models)/[^/]+/(load|unload|share)|/v1/items")
 
 
@@ -59,7 +59,7 @@ def _own_limits(key: Key, *, of_histories: bool) -> list[_OwnLimit]:
 
 
 class Gate:
-    """Finds the key of a request, and refuses one that has none or has asked too often."""
+    """Finds the key of a request, and refuses requests without a key or over its limits."""
 
     def __init__(self, keys: Path | None, *, open_to_operators: bool = False) -> None:
         """Reads the keys.
@@ -80,11 +80,12 @@ class Gate:
         return self._keyring is not None
 
     def admit(self, scope: Scope) -> Key | None:
-        """The key of a request that may be answered; None where it needs none.
+        """The key of an admitted request; None if it needs none.
 
         Raises:
-            Unauthorized: it has no key, or one that is not known.
-            Forbidden: the key is no admin's; or there are no keys and it comes from elsewhere.
+            Unauthorized: it has no key, or an unknown one.
+            Forbidden: the key is not an admin key, or there are no keys and the request
+                comes from another machine.
             RateLimited: a limit of the key is reached.
         """
         need = _need(scope["method"], scope["path"], scope.get("root_path", ""))
@@ -101,7 +102,7 @@ class Gate:
         if key is None:
             raise Unauthorized("the key is not known")
         if need == "admin key" and key.role != "admin":
-            raise Forbidden(f"the key '{key.name}' is no admin key")
+            raise Forbidden(f"the key '{key.name}' is not an admin key")
         if (visit := current()) is not None:
             visit.key = key.name
             if key.limits and _own_limits(key, of_histories=True):
@@ -111,7 +112,7 @@ class Gate:
         return key
 
     def _charge(self, key: Key, amount: int, *, of_histories: bool) -> None:
-        """Counts requests or histories; what is refused does not count.
+        """Counts requests or histories; refused ones do not count.
 
         Raises:
             RateLimited: a limit of the key is reached.
@@ -127,17 +128,20 @@ class Gate:
     def _limited(self, key: Key, limit: _OwnLimit, amount: int) -> PersonaError:
         if amount > limit.amount:
             return RequestTooLarge(
-                f"the request has {amount:,} histories; the key '{key.name}' may ask {limit.text}"
+                f"the request has {amount:,} histories; the limit of the key '{key.name}' is "
+                f"{limit.text}"
             )
         seconds = math.ceil(self._counts.seconds_left(limit.seconds))
-        error = RateLimited(f"the key '{key.name}' may ask {limit.text}; try again in {seconds} s")
+        error = RateLimited(
+            f"the limit of the key '{key.name}' is {limit.text}; try again in {seconds} s"
+        )
         error.retry_after_s = max(1, seconds)
         return error
 
 
 @lru_cache(maxsize=1024)
 def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "admin key"]:
-    """What a request needs; `prefix` is what a proxy put in front of the path."""
+    """The role that a request needs; `prefix` was put before the path by a proxy."""
     path = path.removeprefix(prefix)
     if path in OPEN or path.startswith(_PAGE):
         return "nothing"
@@ -146,7 +150,7 @@ def _need(method: str, path: str, prefix: str) -> Literal["nothing", "key", "adm
 
 
 def _presented(scope: Scope) -> bytes | None:
-    """The key that a request shows."""
+    """The key in a request's headers."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, presented = value.partition(b" ")

@@ -1,4 +1,4 @@
-"""`/health/live` and `/health/ready`: the truth about all workers, whichever is asked."""
+"""`/health/live` and `/health/ready`: the state of all workers, whichever one answers."""
 
 import time
 from collections.abc import Container, Sequence
@@ -12,7 +12,7 @@ from service.board import Board, Report, State
 from service.lifecycle import Service
 from service.protocols.native.schema import Error, ErrorResponse
 
-CACHE_S = 0.2  # how old the reports of other workers may be
+CACHE_S = 0.2  # maximum age of other workers' reports
 
 health = APIRouter(prefix="/health", tags=["health"])
 
@@ -29,21 +29,21 @@ class WorkerHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """The service can do what it is asked to."""
+    """The service is live or ready."""
 
     status: Literal["live", "ready"]
     workers: list[WorkerHealth]
-    problems: dict[str, str]  # of versions that are refused or damaged, such as `shop/2`
+    problems: dict[str, str]  # by version that is refused or damaged, such as `shop/2`
 
 
 class Unhealthy(ErrorResponse):
-    """It cannot, and why."""
+    """The service is not live or not ready, with the reason."""
 
     workers: list[WorkerHealth]
 
 
 class Reports:
-    """What all workers say, the own one fresh."""
+    """The reports of all workers, with a fresh one of this worker."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -51,7 +51,7 @@ class Reports:
         self._read = -CACHE_S
 
     def all(self) -> list[Report]:
-        """By number of the worker."""
+        """All reports, by number of the worker."""
         own, folder = self._service.report(), self._service.seat.folder
         if folder is not None and time.monotonic() - self._read >= CACHE_S:
             self._others, self._read = Board(folder).read(), time.monotonic()
@@ -59,11 +59,11 @@ class Reports:
         return sorted([own, *others], key=lambda report: report.worker)
 
     def why_not_live(self) -> str:
-        """What a restart of the service may heal; empty while it is live."""
+        """Problems that a restart may solve; empty while the service is live."""
         return self._problems(self.all(), {"stalled"})
 
     def why_not_ready(self) -> str:
-        """Why requests should not be sent here: each worker that takes some must answer them."""
+        """Reasons not to send requests here: every worker that takes requests must be ready."""
         taking = [report for report in self.all() if report.takes_requests]
         return self._problems(taking, {*get_args(State)} - {"ready"})
 
@@ -72,17 +72,17 @@ class Reports:
         for report in reports:
             place = f"worker {report.worker}: " if len(reports) > 1 else ""
             if report.is_silent(settings):
-                problems.append(f"{place}not heard of for {report.age_s():.0f} s")
+                problems.append(f"{place}no report for {report.age_s():.0f} s")
             elif report.state in states:
                 problems.append(f"{place}{report.state}: {report.reason}")
         return "; ".join(problems)
 
     def problems(self) -> dict[str, str]:
-        """What is wrong with versions that the own worker does not serve."""
+        """Problems of versions that this worker does not serve."""
         return self._service.versions.rollout.state.problems
 
     def shown(self) -> list[WorkerHealth]:
-        """For the response."""
+        """The reports as the response shows them."""
         return [
             WorkerHealth(
                 worker=report.worker,
@@ -101,14 +101,14 @@ _UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Unhealthy}}
 
 @health.get("/live", response_model=Health, responses=_UNHEALTHY)
 async def live(request: Request) -> Response:
-    """200 while every worker's event loop turns and computes what waits."""
+    """200 while every worker's event loop runs and computes waiting requests."""
     reports: Reports = request.app.state.reports
     return _answer("live", reports.why_not_live(), reports)
 
 
 @health.get("/ready", response_model=Health, responses=_UNHEALTHY)
 async def ready(request: Request) -> Response:
-    """200 while every worker's models answer, until the service is asked to end."""
+    """200 while the default model of every worker answers and the service is not ending."""
     reports: Reports = request.app.state.reports
     return _answer("ready", reports.why_not_ready(), reports)
 

@@ -1,7 +1,7 @@
-"""The keys of clients: named, kept as hashes in a file, and read anew when the file changes.
+"""The keys of clients: named, stored as hashes in a file, and reloaded when the file changes.
 
-A key is 32 random bytes, so one round of SHA-256 is enough: bcrypt and its kind slow down those who
-guess passwords that people chose, and would cost each request a tenth of a second here.
+A key is 32 random bytes, so one round of SHA-256 is enough. Slow hashes such as bcrypt protect
+passwords, which can be guessed, and would cost each request a tenth of a second here.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from service.errors import BrokenKeys
 
-PREFIX = "persona_"  # by which scanners for secrets recognise a key
-LOOK_S = 1.0  # how long a change of the file may go unnoticed
+PREFIX = "persona_"  # lets secret scanners recognise a key
+LOOK_S = 1.0  # maximum delay until a change of the file is noticed
 
 logger = logging.getLogger(__name__)
 
 
-HISTORIES = " histories"  # stands behind the number where a limit counts them
+HISTORIES = " histories"  # follows the number if the limit counts histories
 
 
 def _checked_limit(text: str) -> str:
@@ -34,7 +34,7 @@ def _checked_limit(text: str) -> str:
     return text
 
 
-# Such as "100/second", which counts requests, or "1000000 histories/day".
+# Examples: "100/second", which counts requests, or "1000000 histories/day".
 Limit = Annotated[str, AfterValidator(_checked_limit)]
 Role = Literal["user", "admin"]
 
@@ -44,7 +44,7 @@ class _Strict(BaseModel):
 
 
 class Key(_Strict):
-    """Who holds a key, what it opens, and how often."""
+    """A key's holder, role and limits."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -53,7 +53,7 @@ class Key(_Strict):
 
 
 class KeyFile(_Strict):
-    """What the file holds."""
+    """The content of the key file."""
 
     keys: tuple[Key, ...] = ()
 
@@ -62,7 +62,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys of a file.
 
     Raises:
-        BrokenKeys: there is no such file, it is not what `KeyFile` says, or a name is there twice.
+        BrokenKeys: the file is missing or malformed, or contains a name twice.
     """
     try:
         keys = KeyFile.model_validate_json(path.read_bytes()).keys
@@ -74,19 +74,19 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         raise BrokenKeys(f"{path}: {place}: {problem['msg']}") from None
     names = [key.name for key in keys]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BrokenKeys(f"{path}: the name '{twice[0]}' is there twice")
+        raise BrokenKeys(f"{path}: the name '{twice[0]}' occurs twice")
     return keys
 
 
 def add_key(path: Path, name: str, role: Role = "user", limits: Iterable[str] = ()) -> str:
-    """Adds a key to a file, which is made if it is not there; returns the key, kept nowhere else.
+    """Adds a key to a file, created if missing; returns the key, which is stored nowhere else.
 
     Raises:
-        BrokenKeys: the name is there already, or it, a limit or the file is not valid.
+        BrokenKeys: the name exists, or the name, a limit or the file is not valid.
     """
     keys = read_keys(path) if path.exists() else ()
     if name in {key.name for key in keys}:
-        raise BrokenKeys(f"{path}: the name '{name}' is there already")
+        raise BrokenKeys(f"{path}: the name '{name}' exists already")
     made = PREFIX + secrets.token_urlsafe(32)
     try:
         key = Key(name=name, sha256=_hash(made.encode()), role=role, limits=tuple(limits))
@@ -98,7 +98,7 @@ def add_key(path: Path, name: str, role: Role = "user", limits: Iterable[str] = 
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Takes a key out of a file.
+    """Removes a key from a file.
 
     Raises:
         BrokenKeys: no key has that name, or the file is not valid.
@@ -110,7 +110,7 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:
-    """Replaces the file whole, so that no reader sees a part of it."""
+    """Replaces the file in one step, so that no reader sees a part of it."""
     text = json.dumps(KeyFile(keys=keys).model_dump(mode="json"), indent=1) + "\n"
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
@@ -129,7 +129,7 @@ def _by_digest(path: Path) -> dict[str, Key]:
 
 
 class Keyring:
-    """The keys of a file, as it is now."""
+    """The current keys of a file."""
 
     def __init__(self, path: Path) -> None:
         """Reads the file.
@@ -143,10 +143,10 @@ class Keyring:
         self._looked = 0.0
 
     def find(self, presented: bytes, now: float) -> Key | None:
-        """The key whose secret this is.
+        """The key with this secret.
 
-        It is looked up by its digest, of which nobody who guesses can choose a byte, and compared
-        in constant time.
+        It is looked up by its digest, whose bytes an attacker cannot choose, and compared in
+        constant time.
         """
         if now - self._looked > LOOK_S:
             self._looked = now
@@ -158,7 +158,7 @@ class Keyring:
         return found
 
     def _read_again(self) -> None:
-        """Takes what the file says now; a broken file changes nothing, so nobody is locked out."""
+        """Reloads the file; a broken file changes nothing, so nobody is locked out."""
         signature = self._signature()
         if signature == self._seen:
             return
@@ -166,12 +166,12 @@ class Keyring:
         try:
             self._keys = _by_digest(self._path)
         except BrokenKeys as error:
-            logger.warning("the keys stay as they were: %s", error)
+            logger.warning("kept the previous keys: %s", error)
         else:
             logger.info("%d keys read from %s", len(self._keys), self._path)
 
     def _signature(self) -> tuple[int, ...] | None:
-        """What changes with the file, also where it is a link that is swapped, as in Kubernetes."""
+        """A value that changes with the file, also if it is a swapped link, as in Kubernetes."""
         with suppress(OSError):
             stat = self._path.stat()
             return stat.st_mtime_ns, stat.st_ino, stat.st_size

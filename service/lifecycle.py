@@ -1,4 +1,4 @@
-"""The life of a worker: starting, ready, then draining; or broken, and able to say why."""
+"""The life of a worker: starting, ready, then draining; or broken, with a reason."""
 
 import asyncio
 import gc
@@ -24,14 +24,14 @@ from service.versions.watching import Watcher
 
 RETRY_S = 1.0
 LAST_ANSWERS_S = 0.2
-SMALL_BYTES = 2048  # a body as small takes little time to parse
-YOUNG_OBJECTS = 20_000  # that may come before the garbage collector looks; Python's default is 700
+SMALL_BYTES = 2048  # smaller bodies take little time to parse
+YOUNG_OBJECTS = 20_000  # objects before the garbage collector runs; Python's default is 700
 
 logger = logging.getLogger(__name__)
 
 
 class Service:
-    """The engine of one worker, and whether it is fit to answer."""
+    """The engine of one worker, and its state."""
 
     def __init__(self, settings: Settings, seat: Seat = Seat()) -> None:  # noqa: B008  # frozen
         self.settings = settings
@@ -44,25 +44,25 @@ class Service:
         self._reason = "loading the artifacts"
         self._since = time.time()
         self._doubted = False
-        self._bytes = self._tokens = 0.0  # of recent bodies, as far as they are not small
-        self.changed = asyncio.Event()  # its state, since the last report
+        self._bytes = self._tokens = 0.0  # of recent bodies, except small ones
+        self.changed = asyncio.Event()  # its state in the last report
         self._loaded = asyncio.Event()  # or broken
 
     async def run(self) -> None:
-        """Loads what there is, and then follows what changes, until it is cancelled."""
+        """Loads the artifacts, then follows changes until it is cancelled."""
         await self.load()
         while True:
             try:
                 await self.versions.watch(self._changed)
-            except Exception as error:  # noqa: BLE001  # what is served stays, and the next look may do
+            except Exception as error:  # noqa: BLE001  # the served versions stay, and the next check may succeed
                 logger.critical("looking at the artifacts failed\n%s", frames(error))
                 await asyncio.sleep(RETRY_S)
 
     async def load(self) -> None:
-        """Opens every artifact in a thread, so that the worker stays live."""
+        """Opens every artifact in a thread, so that the event loop keeps running."""
         try:
             await self.versions.follow()
-        except Exception as error:  # noqa: BLE001  # the process stays up to say what is wrong
+        except Exception as error:  # noqa: BLE001  # the process stays up to report the problem
             self._turn("broken", f"loading the artifacts failed: {type(error).__name__}")
             logger.critical("loading the artifacts failed\n%s", frames(error))
         else:
@@ -71,10 +71,10 @@ class Service:
             self._loaded.set()
 
     def _changed(self) -> None:
-        """Takes notice of what is served by now.
+        """Updates the state after a change of the served versions.
 
-        Ready needs the default model, which most requests ask for: a service that starts without
-        it must not take the place of one that has it. The other models answer all the same.
+        The worker is ready only with the default model, which most requests use. A service that
+        starts without it must not replace one that has it. The other models still answer.
         """
         _spare_the_garbage_collector()
         engine, state = self.versions.rollout.engine, self.versions.rollout.state
@@ -96,16 +96,16 @@ class Service:
         return not self._loaded.is_set()
 
     async def loaded(self, seconds: float | None = None) -> None:
-        """Waits until loading has ended, at most so long; by default as a request may take.
+        """Waits until loading has ended, but at most this long; by default a request's deadline.
 
-        Workers share a port: once one of them is ready, requests reach those that are not.
+        Workers share a port: once one of them is ready, requests reach the others too.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds or self.settings.deadline_ms / 1000):
                 await self._loaded.wait()
 
     async def settled(self) -> None:
-        """Waits until loading has ended, however long that takes."""
+        """Waits until loading has ended, without a limit."""
         await self._loaded.wait()
 
     @property
@@ -119,11 +119,11 @@ class Service:
         return self._state == "draining"
 
     def drain(self) -> None:
-        """From now on `/health/ready` is 503, while requests are still answered."""
+        """Starts draining: `/health/ready` is 503, but requests are still answered."""
         self._turn("draining", "shutting down")
 
     def doubt(self, state: State, reason: str) -> None:
-        """Takes a ready worker for one that is not, until `trust`."""
+        """Marks a ready worker as broken or stalled until `trust`."""
         if self._state == "ready" or (self._doubted and self._state != "draining"):
             if not self._doubted:
                 logger.error("%s: %s", state, reason)
@@ -131,14 +131,14 @@ class Service:
             self._turn(state, reason)
 
     def trust(self) -> None:
-        """Ends a doubt."""
+        """Marks the worker as ready again."""
         if self._doubted and self._state != "draining":
             self._turn("ready", "")
             logger.info("ready again")
         self._doubted = False
 
     def report(self) -> Report:
-        """What this worker says of itself."""
+        """This worker's report."""
         engine = self.versions.rollout.engine
         models = [] if engine is None else engine.registry.loaded
         return Report(
@@ -160,7 +160,7 @@ class Service:
         READY.set(state == "ready")
 
     def engine(self) -> Engine:
-        """What answers queries.
+        """The engine.
 
         Raises:
             NotReady: the artifacts are not loaded.
@@ -171,17 +171,17 @@ class Service:
         return engine
 
     def note_size(self, body_bytes: int, results: Results) -> None:
-        """Learns how many tokens a body has, from those that are worth it."""
+        """Learns how many tokens a body has per byte, from bodies that are not small."""
         if body_bytes > SMALL_BYTES:
             tokens = sum([1 + len(history.items) for history in results.histories])
             self._bytes = 0.9 * self._bytes + body_bytes
             self._tokens = 0.9 * self._tokens + tokens
 
     def refuse_late(self, deadline_s: float, body_bytes: int) -> None:
-        """Refuses a request before anything of its body is parsed, which takes as long as a queue.
+        """Refuses a late request before its body is parsed, because parsing takes long too.
 
         Raises:
-            Overloaded: the deadline would pass in the queue, whichever model it asks for.
+            Overloaded: the deadline would pass in the queue, for any model.
         """
         if (engine := self.versions.rollout.engine) is not None:
             few = body_bytes <= SMALL_BYTES or not self._bytes
@@ -190,9 +190,9 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Drains when the process is asked to end, before the server closes its sockets.
+        """Drains the service on SIGTERM, before the server closes its sockets.
 
-        To be entered by the thread that computes, before anything is loaded.
+        Enter it in the computing thread, before anything is loaded.
         """
         flush_subnormals()
         if self.seat.restarts is not None:
@@ -207,9 +207,9 @@ class Service:
 
 
 def _spare_the_garbage_collector() -> None:
-    """Hides what was loaded from the garbage collector, and lets it look at requests less often.
+    """Hides loaded objects from the garbage collector, and makes it run less often.
 
-    Their lists of ids have no cycles, and each look visits every id.
+    The ids of requests have no cycles, and each collection visits every id.
     """
     gc.collect()
     gc.freeze()
@@ -218,12 +218,12 @@ def _spare_the_garbage_collector() -> None:
 
 @contextmanager
 def _delayed_exit(drain: Callable[[], None], seconds: float) -> Iterator[None]:
-    """On SIGTERM calls `drain` at once and the server's own handler `seconds` later.
+    """On SIGTERM, calls `drain` at once and the server's own handler `seconds` later.
 
-    Not before `LAST_ANSWERS_S`: until then, answers tell clients to open another connection.
+    At least `LAST_ANSWERS_S` later: until then, answers tell clients to reconnect.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread: an embedding program drains by itself
+        yield  # signals belong to the main thread; an embedding program must drain by itself
         return
     loop = asyncio.get_running_loop()
     server_handler = signal.getsignal(signal.SIGTERM)
@@ -237,7 +237,7 @@ def _delayed_exit(drain: Callable[[], None], seconds: float) -> Iterator[None]:
         loop.call_later(max(seconds, LAST_ANSWERS_S), end, number, frame)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        # Not here: the signal may have come while this thread holds a lock of the metrics.
+        # Not here, because this thread may hold a lock of the metrics when the signal comes.
         loop.call_soon_threadsafe(begin, number, frame)
 
     signal.signal(signal.SIGTERM, on_signal)

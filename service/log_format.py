@@ -1,4 +1,4 @@
-"""How log lines are written: as uvicorn does, or each as one JSON object."""
+"""Formats log lines: like uvicorn, or as one JSON object per line."""
 
 import logging
 from copy import deepcopy
@@ -13,10 +13,10 @@ from service.visit import current
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the id of the request that was being answered."""
+    """One JSON object per line, with the id of the current request."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; of an error it has the places and the types, not the messages."""
+        """The line; for errors, it has places and types, but no messages."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,14 +33,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_config(level: str, form: Literal["text", "json"]) -> dict[str, Any]:
-    """Uvicorn's own, and the service's messages in the same form."""
+    """The log configuration: uvicorn's, with the service's messages in the same form."""
     config = deepcopy(LOGGING_CONFIG)
     config["loggers"]["service"] = {
         "handlers": ["default"],
         "level": level.upper(),
         "propagate": False,
     }
-    # Wanted by its setting, whatever the level of the rest.
+    # The access log has its own setting, independent of the level.
     config["loggers"]["service.access"] = {"level": "INFO"}
     if form == "json":
         for formatter in config["formatters"]:

@@ -1,4 +1,4 @@
-"""What may be logged about a failure: where it happened, never what a visitor did."""
+"""Describes a failure for the log: its place, but never a visitor's clicks."""
 
 import traceback
 

@@ -1,7 +1,7 @@
-"""What `/metrics` tells Prometheus, added up over all workers.
+"""The metrics for Prometheus, summed over all workers.
 
-With several workers `persona serve` sets PROMETHEUS_MULTIPROC_DIR, a folder that each worker maps
-its values into; whichever worker is asked adds them up.
+With several workers `persona serve` sets PROMETHEUS_MULTIPROC_DIR, a folder with the mapped
+values of each worker. Any worker sums them.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from persona.engine.batcher import RunStats
 from service.distribution import Distribution, Joined, Series
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-FLUSH_S = 0.1  # how much later the other workers see what this one counted
+FLUSH_S = 0.1  # delay until the other workers see the counts
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +42,18 @@ SECONDS = Distribution(
 )
 _VERSION = ["model", "version"]
 QUEUE_SECONDS = Distribution(
-    "persona_queue_seconds", "How long the first of each run had waited", "model", TIMES_S
+    "persona_queue_seconds", "Waiting time of the first history of each run", "model", TIMES_S
 )
-RUN_SECONDS = Distribution("persona_run_seconds", "Computing of a run", "model", TIMES_S)
+RUN_SECONDS = Distribution("persona_run_seconds", "Computing time of a run", "model", TIMES_S)
 RUN_TOKENS = Distribution(
     "persona_run_tokens",
-    "Tokens of a run, padding included",
+    "Tokens of a run, including padding",
     "model",
     (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
 )
 HISTORY_LENGTH = Distribution(
     "persona_history_length",
-    "Clicks that the encoder read of a history",
+    "Clicks of a history that the encoder read",
     "model",
     (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
@@ -64,7 +64,7 @@ REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding",
 COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", _VERSION)
 SEARCH_STEPS = Counter("persona_search_steps", "Steps of searches", _VERSION)
 QUEUED_TOKENS = Gauge(
-    "persona_queued_tokens", "Tokens that wait", _VERSION, multiprocess_mode="livesum"
+    "persona_queued_tokens", "Waiting tokens", _VERSION, multiprocess_mode="livesum"
 )
 LOADED = Gauge(
     "persona_loaded_versions",
@@ -74,22 +74,24 @@ LOADED = Gauge(
 )
 BROKEN = Gauge(
     "persona_broken_artifacts",
-    "1 where a version is refused or was damaged",
+    "1 if a version is refused or damaged",
     _VERSION,
     multiprocess_mode="livemax",
 )
 ROLLOUTS = Counter(
     "persona_rollouts", "Versions loaded, unloaded and refused", ["model", "outcome"]
 )
-CUT = Counter("persona_cut_connections", "Connections that were ended for a limit", ["cause"])
+CUT = Counter(
+    "persona_cut_connections", "Connections that were closed because of a limit", ["cause"]
+)
 READY = Gauge("persona_ready_workers", "Workers that are ready", multiprocess_mode="livesum")
 RESTARTS = Counter("persona_worker_restarts", "Workers that were replaced, by cause", ["cause"])
 
 
 class Tally:
-    """Adds up what one event loop counts, and hands it to Prometheus' counters in one go.
+    """Collects the counts of one event loop, and adds them to Prometheus' counters together.
 
-    In a file that workers share, a counter takes a microsecond to count one.
+    Each addition to a counter in a shared file takes a microsecond.
     """
 
     def __init__(self) -> None:
@@ -98,7 +100,7 @@ class Tally:
         self._turns_s: dict[str, float] = {}
 
     def count(self, counter: Counter, amount: float = 1) -> None:
-        """Adds to a counter, which has its labels."""
+        """Adds to a counter, given with its labels."""
         if not self._counts:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         self._counts[counter] += amount
@@ -109,7 +111,7 @@ class Tally:
         self._counts[series.total] += value
 
     def add_run(self, model: str, version: str, stats: RunStats) -> None:
-        """Counts one run of a graph, or one step of searches."""
+        """Counts a run of a graph, or a step of searches."""
         self._queued[model, version] = stats.queued_tokens
         if not isinstance(stats.group, str):  # the name of a graph
             self.count(SEARCH_STEPS.labels(model, version))
@@ -124,11 +126,11 @@ class Tally:
         self._turns_s[model] = stats.turn_s
 
     def turn_s(self, model: str) -> float:
-        """How long the newest runs of a model took, which gave the answer that has just come."""
+        """Duration of the model's newest runs, which gave the current answer."""
         return self._turns_s.get(model, 0.0)
 
     def flush(self) -> None:
-        """Makes all of it known."""
+        """Adds everything to Prometheus' counters."""
         for counter, amount in self._counts.items():
             counter.inc(amount)
         for name, tokens in self._queued.items():
@@ -164,9 +166,9 @@ def _all_workers() -> CollectorRegistry:
 
 
 def forget_worker(process_id: int) -> None:
-    """Takes a worker that has ended out of the gauges, and its counts over into one set of files.
+    """Removes an ended worker from the gauges, and moves its counts into one set of files.
 
-    Otherwise `/metrics` would read the files of every worker that there ever was.
+    Otherwise, `/metrics` would read the files of every worker that ever ran.
     """
     folder = os.environ.get(MULTIPROCESS_FOLDER)
     if folder is None:
@@ -183,7 +185,7 @@ def forget_worker(process_id: int) -> None:
 
 def _add(path: Path, kept: Path) -> None:
     """Adds a file's counts to another's, and removes it."""
-    new = kept.with_suffix(".new")  # no metrics for whoever reads in between
+    new = kept.with_suffix(".new")  # hidden from concurrent readers of the metrics
     if kept.exists():
         shutil.copyfile(kept, new)
     sums = MmapedDict(str(new))  # type: ignore[no-untyped-call]  # the package is half typed

@@ -1,4 +1,4 @@
-"""The document at `/openapi.json` with its examples, and the page at `/docs` that shows it.
+"""The document at `/openapi.json`, with examples, and the page at `/docs` that shows it.
 
 `python -m docs.api_examples` records the examples from the service and writes docs/openapi.json.
 """
@@ -20,9 +20,9 @@ page = APIRouter(include_in_schema=False)
 
 
 def complete(document: dict[str, Any]) -> None:
-    """Adds the examples, and takes out the errors that FastAPI lists and the service never sends.
+    """Adds the examples, and removes errors that FastAPI lists but the service never sends.
 
-    Every request is an example of its operation, by the status of its answer.
+    Every request becomes an example of its operation, under the status of its answer.
     """
     examples = json.loads(EXAMPLES.read_text())
     for path, operations in document["paths"].items():

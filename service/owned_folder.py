@@ -1,7 +1,7 @@
-"""Temporary folders that do not outlive their process for long, even where it is killed.
+"""Temporary folders that are removed even if their process was killed.
 
-A process holds a lock in its folder, which the kernel releases however the process ends. The next
-one that makes such a folder removes those that nobody holds.
+A process holds a lock in its folder, which the kernel releases when the process ends. The next
+process that creates such a folder removes all folders without a lock.
 """
 
 import fcntl
@@ -16,13 +16,13 @@ OWNER = ".owner"
 
 @contextmanager
 def owned_folder(prefix: str, parent: Path) -> Iterator[Path]:
-    """A new folder below `parent`; gone afterwards, or when the next one is made.
+    """A new folder below `parent`, removed at the end, or when the next one is created.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     _sweep(prefix, parent)
-    # Under another name until the lock is held: nobody else may sweep it before.
+    # Under another name until the lock is held, so that nobody else sweeps it before.
     made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
     with (made / OWNER).open("wb") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""The pulse of a worker: asks its models a question through the queue, and reports how it is.
+"""The pulse of a worker: sends its models a test query through the queue, and reports the result.
 
-A worker that computes nothing although queries wait is `stalled`, and one whose models answer
-wrongly or not at all is `broken`, until they answer again.
+A worker is `stalled` while it computes nothing although queries wait. It is `broken` while one of
+its models gives a wrong answer or none.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pulse:
-    """Looks after one worker."""
+    """Checks one worker."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -34,7 +34,7 @@ class Pulse:
         self._could_write = True
 
     async def beat(self) -> None:
-        """Looks and reports until it is cancelled."""
+        """Checks and reports until it is cancelled."""
         while True:
             TASKS.set(len(asyncio.all_tasks()))
             self._look()
@@ -65,7 +65,7 @@ class Pulse:
         try:
             future = model.probe(self._limit_s)
         except Overloaded:
-            return  # it does compute: `waiting_s` says when it does not
+            return  # it does compute; otherwise `waiting_s` shows it
         self._asked[model] = future
         future.add_done_callback(partial(self._hear, model))
 

@@ -1,11 +1,11 @@
-"""Counts in windows of time, added up over the workers through a folder in memory.
+"""Counts in windows of time, summed over the workers through a folder in memory.
 
-A key's connections spread unevenly over the workers, so a limit that is divided among them would
-refuse too early, and one that each holds for itself would let through a multiple. Each worker
-writes what it counted to a file of its own and reads those of the others.
+A key's connections spread unevenly over the workers. A limit divided among them would refuse too
+early, and a full limit per worker would admit a multiple of it. So each worker writes its counts to
+a file and reads the files of the others.
 
-(`limits` has strategies over storages for this. They take 3 to 7 µs a request, its storage in
-memory knows one process, and the others ask a server. Its notation of limits is used.)
+(The library `limits` has strategies for this. They take 3 to 7 µs per request; its in-memory
+storage works for a single process, and its other storages need a server. We use only its notation.)
 """
 
 import asyncio
@@ -17,25 +17,25 @@ from pathlib import Path
 
 import orjson
 
-EXCHANGE_S = 0.05  # how much later the other workers know what this one counted
+EXCHANGE_S = 0.05  # delay until the other workers see the counts
 
 
 class SharedCounts:
-    """Counts by name, in windows that begin at multiples of their length."""
+    """Counts by name, in windows that start at multiples of their length."""
 
     def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
-        """Counts for this process, and where there is a folder, with others that use it."""
+        """Counts for this process and, if there is a folder, for all processes that use it."""
         self._folder = folder
         self._clock = clock
-        self._own: dict[str, tuple[int, int]] = {}  # the newest window, and what it counted
+        self._own: dict[str, tuple[int, int]] = {}  # the newest window, and its counts
         self._others: dict[tuple[str, int], int] = {}
         self._exchanged = 0.0
         self._scheduled = False
 
     def add(self, name: str, seconds: int, amount: int = 1) -> int:
-        """Counts in the window that is open, and returns what all workers counted in it.
+        """Counts in the current window, and returns the counts of all workers in it.
 
-        A negative amount takes back.
+        A negative amount undoes a count.
         """
         now = self._clock()
         window = int(now // seconds)
@@ -47,11 +47,11 @@ class SharedCounts:
         return count + self._others.get((name, window), 0)
 
     def seconds_left(self, seconds: int) -> float:
-        """Until the open window of this length ends."""
+        """Seconds until the current window of this length ends."""
         return seconds - self._clock() % seconds
 
     def _share(self, now: float) -> None:
-        """At once after a pause; while requests come, once in `EXCHANGE_S` and after the last."""
+        """Exchanges counts: at once after a pause, then every `EXCHANGE_S` during requests."""
         if now - self._exchanged > EXCHANGE_S:
             self._exchange()
         elif not self._scheduled:
@@ -61,7 +61,7 @@ class SharedCounts:
     def _exchange(self) -> None:
         assert self._folder is not None  # noqa: S101  # its callers look
         self._scheduled, self._exchanged = False, self._clock()
-        with suppress(OSError):  # a full disk makes limits looser, and stops nobody
+        with suppress(OSError):  # a full disk loosens limits, but stops nobody
             self._others = self._told_by_others(self._tell(self._folder))
 
     def _tell(self, folder: Path) -> Path:
@@ -73,7 +73,7 @@ class SharedCounts:
 
     @staticmethod
     def _told_by_others(own: Path) -> dict[tuple[str, int], int]:
-        """Also by workers that have ended: what they let through counts."""
+        """The counts of the others, including ended workers."""
         told: dict[tuple[str, int], int] = {}
         for path in own.parent.glob("requests-*.json"):
             if path != own:

@@ -1,4 +1,4 @@
-"""A folder for what the workers share: their reports, and with several of them their metrics."""
+"""A folder that the workers share, for their reports and, if there are several, their metrics."""
 
 import os
 import shutil
@@ -11,24 +11,24 @@ from service.errors import CannotShare
 from service.metrics import MULTIPROCESS_FOLDER
 from service.owned_folder import owned_folder
 
-WORKER_BYTES = 2**20  # that a worker may need; a mapped file without room kills who writes to it
+WORKER_BYTES = 2**20  # space for a worker; writing to a mapped file without room kills the process
 
 
 @contextmanager
 def shared_folder(workers: int, parents: Sequence[Path] | None = None) -> Iterator[Path]:
-    """A new folder, in memory if there is room; gone afterwards.
+    """A new folder, in memory if there is room; removed at the end.
 
     Args:
-        workers: that share it.
-        parents: where it may be made; by default `/dev/shm`, then the temporary folder.
+        workers: number of workers that share it.
+        parents: candidates for its place; by default `/dev/shm`, then the temporary folder.
 
     Raises:
-        CannotShare: in none of them; the message says why.
+        CannotShare: none of them has room; the message says why.
     """
     with ExitStack() as stack:
         needed = workers * WORKER_BYTES
         folder = _make(needed, parents if parents is not None else _parents(), stack)
-        if workers > 1:  # one worker adds up its metrics in itself
+        if workers > 1:  # a single worker keeps its metrics in memory
             os.environ[MULTIPROCESS_FOLDER] = str(folder)
         try:
             yield folder

@@ -1,4 +1,4 @@
-"""A folder for what workers must agree on: copies of artifacts, and what an operator has chosen."""
+"""A folder for copies of artifacts and the operator's choices, shared by the workers."""
 
 import signal
 import tempfile
@@ -15,10 +15,10 @@ from service.versions.watching import clear
 
 @contextmanager
 def shared_state(settings: Settings) -> Iterator[Settings]:
-    """The settings with that folder; SIGHUP makes the workers look at all artifacts anew.
+    """The settings with that folder; SIGHUP makes the workers check all artifacts again.
 
     Raises:
-        NoStateFolder: nothing can be written there.
+        NoStateFolder: the folder cannot be written.
     """
     given = settings.state_folder
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
-"""Keeps the workers running: starts them, replaces those that die or hang, ends them all.
+"""Starts the workers, replaces those that die or hang, and ends them.
 
-docs/decisions/0014-own-supervisor.md says why no process manager from elsewhere does it.
+docs/decisions/0014-own-supervisor.md explains why we use no other process manager.
 """
 
 import logging.config
@@ -23,18 +23,18 @@ from service.shared_state import shared_state
 from service.workers import grace_s, work
 
 LOOK_S = 0.5
-STEADY_S = 2.0  # a worker that was ready for so long has not failed to start
-FIRST_DELAY_S = 0.5  # before the worker that follows one which failed to start
+STEADY_S = 2.0  # a worker that was ready this long has not failed to start
+FIRST_DELAY_S = 0.5  # pause after a failed start
 LAST_DELAY_S = 30.0
 
 logger = logging.getLogger("service")
 
 
 def run(settings: Settings, workers: int, held: socket.socket) -> None:
-    """Serves until the process is asked to end.
+    """Serves until the process gets a signal to end.
 
     Raises:
-        CannotShare: there is no room for what the workers share.
+        CannotShare: there is no room for the shared folder.
         NoStateFolder: `state_folder` cannot be used.
         CannotServe: no worker becomes ready.
     """
@@ -52,17 +52,17 @@ class _Place:
     starts_at: float = 0.0  # times are of time.monotonic
     ready_since: float | None = None
     failures: int = 0  # to start, in a row
-    cause: str | None = None  # why the worker before it was replaced
+    cause: str | None = None  # why the previous worker was replaced
 
     def delay_s(self) -> float:
-        """How long the next worker waits."""
+        """Pause before the next worker starts."""
         if not self.failures:
             return 0.0
         return min(LAST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10))
 
 
-# glibc's allocator, of the workers. By default it keeps the holes that large bodies leave behind:
-# after two minutes of mixed requests, workers held 95 MB more each, and with these 30 to 70 MB.
+# Settings of the workers' allocator (glibc). By default it keeps the gaps left by large bodies.
+# After two minutes of mixed requests, each worker held 95 MB more; with these settings, 30 to 70.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
 
 
@@ -72,11 +72,11 @@ class _Supervisor:
         self._address = held.family, held.getsockname()
         self._folder, self._board = folder, Board(folder)
         self._places = [_Place(number) for number in range(workers)]
-        self._failed_starts = 0  # in a row, of all places
+        self._failed_starts = 0  # in a row, over all places
         self._ending = False
 
     def run(self) -> None:
-        """Returns when it was asked to end and all workers have ended."""
+        """Returns after a signal to end, when all workers have ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         for name, value in MALLOC.items():
@@ -121,14 +121,14 @@ class _Supervisor:
         if silent or report.state == "stalled":
             process.kill()
             process.join()
-            reason = f"was not heard of for {report.age_s():.0f} s" if silent else report.reason
+            reason = f"has not reported for {report.age_s():.0f} s" if silent else report.reason
             self._replace(place, process, "hung", f"hung and was killed: {reason}")
 
     def _replace(self, place: _Place, process: SpawnProcess, cause: str, how: str) -> None:
-        """Plans the next worker.
+        """Schedules the next worker.
 
         Raises:
-            CannotServe: too many in a row have not become ready, and nobody else is.
+            CannotServe: too many in a row have not become ready, and no other worker is.
         """
         now, ready_since = time.monotonic(), place.ready_since
         steady = ready_since is not None and now - ready_since >= STEADY_S
@@ -148,7 +148,7 @@ class _Supervisor:
             )
 
     def _tell(self, place: _Place, reason: str, *, takes_requests: bool) -> None:
-        """Reports for a worker that cannot yet, or no more."""
+        """Writes the report of a worker that cannot do so yet, or any more."""
         process_id = place.process.pid if place.process is not None else None
         report = Report(
             worker=place.number,
@@ -184,7 +184,7 @@ class _Supervisor:
 
 
 def _how(status: int | None) -> str:
-    """How a process has ended."""
+    """Describes how a process ended."""
     if status is None or status >= 0:
         return f"ended with status {status}"
     number = signal.Signals(-status)

@@ -1,7 +1,7 @@
 """Traces of requests for OpenTelemetry, with W3C context; needs the extra `otel`.
 
-A request is a span, and each of its stages a span below it. They are made of the visit's times
-when the request has been answered, so that nothing on its way has to know of traces.
+A request is a span, and each of its stages a span below it. They are created from the
+visit's times after the answer, so that no other code has to know about traces.
 """
 
 import os
@@ -22,7 +22,7 @@ _W3C = (b"traceparent", b"tracestate")
 
 
 class Tracer:
-    """Begins the span of each request, below the caller's where the request names one."""
+    """Starts the span of each request, below the caller's span if the request names one."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("persona")
@@ -30,14 +30,14 @@ class Tracer:
 
     @classmethod
     def of_environment(cls) -> "Tracer":
-        """Exports where the OTEL_* variables say: by default to OTLP's port on this machine."""
+        """Exports as the OTEL_* variables say; by default to OTLP's port on this machine."""
         name = os.environ.get("OTEL_SERVICE_NAME", "persona")
         provider = TracerProvider(resource=Resource.create({"service.name": name}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
     def start(self, visit: Visit, scope: Scope) -> "Trace":
-        """The trace of a request that begins."""
+        """Starts the trace of a request."""
         carrier = {k.decode(): v.decode("latin-1") for k, v in scope["headers"] if k in _W3C}
         method, path = scope["method"], scope["path"]
         epoch_ns = time.time_ns() - int(time.perf_counter() * 1e9)
@@ -68,9 +68,9 @@ class Trace:
         self._epoch_ns = epoch_ns  # of time.perf_counter
 
     def end(self, status: int) -> None:
-        """Ends it, and makes the spans of its stages."""
+        """Ends the span, and creates the spans of its stages."""
         span, visit = self._span, self._visit
-        if status == 404:  # anything can stand in a path that is none of ours
+        if status == 404:  # unknown paths may contain anything
             span.update_name("not found")
         span.set_attribute("http.response.status_code", status)
         if status >= 500:

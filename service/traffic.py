@@ -1,8 +1,8 @@
-"""What the histories of requests are like, beside those that a model was trained on.
+"""Compares the histories of requests with those that a model was trained on.
 
-A model answers whatever it is asked. When the items, the lengths or the favourites of the people
-who come are no longer those of training, its answers get worse and nothing else tells. Clicks are
-looked up among the popular items for one query in `EVERY`: that is enough for a share.
+If items, lengths or popular items differ from training, a model still answers, but its answers get
+worse, and only these metrics show it. One query in `EVERY` is compared with the popular items,
+which is enough to measure a share.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,9 @@ TRUNCATED = Counter(
 COLD = Counter("persona_cold_histories", "Histories without a known item", ["model"])
 SAMPLED = Counter("persona_sampled_clicks", "Clicks that were looked up", ["model"])
 POPULAR = Counter(
-    "persona_sampled_popular_clicks", "Of those: on the most popular items of training", ["model"]
+    "persona_sampled_popular_clicks",
+    "Looked-up clicks on the most popular items of training",
+    ["model"],
 )
 TRAINING_LENGTH = Gauge(
     "persona_training_history_length",
@@ -96,7 +98,7 @@ class Traffic:
             self._tally.count(seen.popular, sum(item in popular for item in items))
 
     def _meet(self, engine: Engine, model: str, version: str) -> _Seen:
-        """Shows what a model saw in training; artifacts of earlier versions of Persona say less."""
+        """Shows facts about a model's training clicks; artifacts of earlier versions have fewer."""
         training = engine.registry.find(model, version).manifest.training
         facts = training.get("traffic")
         traffic: dict[str, Any] = facts if isinstance(facts, dict) else {}

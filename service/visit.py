@@ -1,8 +1,7 @@
-"""One request on its way through the service: its id, whose it is, and how long each stage took.
+"""One request on its way through the service: its id, its key, and the time of each stage.
 
-The border makes a visit for each request if anybody looks: a log, a trace, or the client in the
-response's headers. What happens on the way marks where a stage ends. Without a visit a mark costs
-40 ns.
+The border creates a visit for each request if a log, a trace or a response header needs one. The
+code on the way marks the end of each stage. Without a visit, a mark costs 40 ns.
 """
 
 import itertools
@@ -17,7 +16,7 @@ from typing import Literal
 Stage = Literal["read", "parse", "queue", "compute", "render"]
 
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-# Unique without asking the system for random bytes each time: a process, and a number in it.
+# Unique without random bytes for each request: a process, and a number within it.
 _PROCESS = os.urandom(6).hex()
 _NUMBERS = itertools.count()
 
@@ -33,10 +32,10 @@ class Visit:
     version: str | None = None
     trace_id: str | None = None
     charge: Callable[[int], None] | None = None  # counts histories against the limits of its key
-    ends: dict[Stage, float] = field(default_factory=dict)  # of stages, in order
+    ends: dict[Stage, float] = field(default_factory=dict)  # ends of stages, in order
 
     def milliseconds(self) -> dict[Stage, float]:
-        """How long each stage took."""
+        """Milliseconds of each stage."""
         last = self.started
         took: dict[Stage, float] = {}
         for stage, end in self.ends.items():
@@ -48,7 +47,7 @@ _current: ContextVar[Visit | None] = ContextVar("visit", default=None)
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's `x-request-id` if it is fit for a log, else a new one."""
+    """The client's `x-request-id` if it may be logged, otherwise a new one."""
     for name, value in headers:
         if name == b"x-request-id" and _WELL_FORMED.fullmatch(value):
             return value.decode("ascii")
@@ -61,7 +60,7 @@ def current() -> Visit | None:
 
 
 def begin(visit: Visit) -> None:
-    """Makes a visit the current one, for the task that answers the request."""
+    """Makes a visit the current one for this task."""
     _current.set(visit)
 
 
@@ -83,7 +82,7 @@ def charge(histories: int) -> None:
 
 
 def mark_computed(model: str, version: str, computed_s: float) -> None:
-    """Ends the current visit's time in the queue, and its computing, which took so long."""
+    """Ends the stages of queue and computing; computing took this long."""
     if (visit := _current.get()) is not None:
         now = time.perf_counter()
         visit.model, visit.version = model, version

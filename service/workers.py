@@ -1,8 +1,8 @@
-"""A worker: one process that serves on a listening socket of its own.
+"""A worker: one process that serves on its own listening socket.
 
-On one socket that all workers share, whoever wakes up first takes what there is: of 32 connections
-at once, one worker of two had 29 or more in 9 of 10 trials. Linux spreads connections over sockets
-that are bound to the same port with SO_REUSEPORT (there: 22 at most).
+On a shared socket, the worker that wakes up first takes all waiting connections: of 32 connections
+at once, one of two workers had 29 or more in 9 of 10 trials. Linux spreads connections over sockets
+that are bound to the same port with SO_REUSEPORT (in the same test: 22 at most).
 """
 
 import logging
@@ -25,7 +25,7 @@ from service.http.ending import Server
 from service.log_format import log_config
 from service.settings import Settings
 
-GRACE_S = 5.0  # beyond the deadline of requests, before a worker is killed
+GRACE_S = 5.0  # added to the deadline of requests, before a worker is killed
 
 logger = logging.getLogger("service")
 
@@ -40,7 +40,9 @@ def hold_port(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         held = socket.socket(family)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(address)  # without SO_REUSEPORT: a port that another program uses is refused
+        held.bind(
+            address
+        )  # without SO_REUSEPORT, so that a port used by another program is refused
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"cannot listen on {host}, port {port}: {reason.lower()}") from None
@@ -49,7 +51,7 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 
 def work(settings: Settings, seat: Seat, family: int, address: Any) -> None:
-    """Serves until it is asked to end, or its supervisor has ended."""
+    """Serves until a signal to end, or until its supervisor has ended."""
     for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor says when to end
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(settings, seat), daemon=True).start()
@@ -67,19 +69,19 @@ def work(settings: Settings, seat: Seat, family: int, address: Any) -> None:
         access_log=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         server_header=False,
-        proxy_headers=False,  # nobody asks who calls, and each request would pay for it
+        proxy_headers=False,  # nothing uses the client's address, and each request would pay for it
         timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),
     )
     Server(config).run([own])
 
 
 def grace_s(settings: Settings) -> float:
-    """How long a worker may take to end, once it is asked to."""
+    """Seconds that a worker may take to end."""
     return settings.deadline_ms / 1000 + settings.drain_seconds + GRACE_S
 
 
 def _end_with_parent(settings: Settings, seat: Seat) -> None:
-    """Ends this process when its supervisor has ended: it would hold the port for ever."""
+    """Ends this process when its supervisor has ended, because it would hold the port."""
     parent = parent_process()
     if parent is None:
         return

@@ -22,11 +22,11 @@ class Encode(Worker):  # type: ignore[misc]  # its base is unknown here
         self._encoder = PlainEncoder()
 
     def deserialize(self, data: bytes) -> Any:
-        """As mosec does, by orjson."""
+        """Like mosec, with orjson."""
         return orjson.loads(data)
 
     def serialize(self, data: Any) -> bytes:
-        """As mosec does, by orjson."""
+        """Like mosec, with orjson."""
         return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def forward(self, data: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a contender is told: the split in one file, and the sizes; needs NumPy and nothing else."""
+"""The job of a contender: the split in one file, and the sizes. Needs only NumPy."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -46,7 +46,7 @@ COLD, TRUNCATED = "persona_cold_histories_total", "persona_truncated_histories_t
 
 
 def beside_training(now: str, fact: str) -> list[Query]:
-    """What the clicks are like now, and what they were in training."""
+    """Panels that compare the current clicks with the training clicks."""
     training = f"max by (model) (persona_training_{fact})"
     return [(now, "{{model}} now"), (training, "{{model}} in training")]
 

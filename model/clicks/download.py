@@ -35,7 +35,7 @@ def download(
 ) -> Path:
     """Downloads a public set into a folder, unless a file with the right checksum is there.
 
-    Where none is published for the click file, the checksum of the first download is written beside
+    If no checksum is published for the click file, that of the first download is written beside
     it, in a file that `sha256sum --check` reads.
 
     Args:
@@ -75,7 +75,7 @@ def download(
 
 
 def check(path: Path, wanted: str | None, name: str) -> None:
-    """Compares a file with a checksum, where there is one.
+    """Compares a file with its checksum, if there is one.
 
     Raises:
         DownloadError: they differ.
@@ -85,7 +85,7 @@ def check(path: Path, wanted: str | None, name: str) -> None:
 
 
 def beside(target: Path) -> Path:
-    """Where the checksum of a first download stands."""
+    """The file for the checksum of a first download."""
     return target.with_name(f"{target.name}.sha256")
 
 
@@ -96,7 +96,7 @@ def recorded(target: Path) -> str | None:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether a later try may succeed: the connection failed, or the server is in trouble."""
+    """Whether a retry may succeed: the connection failed, or the server has a problem."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code == 429
     return isinstance(error, httpx.TransportError)
@@ -105,7 +105,7 @@ def is_temporary(error: Exception) -> bool:
 def fetch(url: str, target: Path, on_progress: Progress | None = None) -> None:
     """Streams a URL into a file; retries temporary failures after a wait."""
     try:
-        # No time limit: a long download that breaks off is worth another try, too.
+        # No time limit: a long download that breaks off is retried, too.
         for attempt in stamina.retry_context(is_temporary, TRIES, timeout=None):
             with attempt:
                 stream_once(url, target, on_progress)
@@ -121,7 +121,7 @@ def reason(error: Exception) -> str:
 
 
 def stream_once(url: str, target: Path, on_progress: Progress | None) -> None:
-    """One try; httpx raises a transport error if the body ends early."""
+    """Makes one attempt; httpx raises a transport error if the body ends early."""
     with (
         httpx.stream(
             "GET", url, headers=UNCOMPRESSED, follow_redirects=True, timeout=30

@@ -1,4 +1,4 @@
-"""From single clicks in any order to `Histories`, and the report of what a reader met."""
+"""Groups single clicks in any order into `Histories`, and reports repeated and broken rows."""
 
 import gzip
 from collections.abc import Hashable, Iterator, Sequence
@@ -32,7 +32,7 @@ class BrokenRow:
 
 @dataclass
 class ReadReport:
-    """What a reader met. Readers keep repeated rows and clicks, and leave out broken rows."""
+    """Counts of a reader. Readers keep repeated rows and clicks, and leave out broken rows."""
 
     path: str
     format: str
@@ -40,7 +40,7 @@ class ReadReport:
     broken_rows: int = 0
     broken: list[BrokenRow] = field(default_factory=list)  # the first BROKEN_ROWS_KEPT
     repeated_rows: int = 0  # same user, time and item (or path, or impression) as an earlier row
-    tied_clicks: int = 0  # at the time of another click of the user
+    tied_clicks: int = 0  # at the same time as another click of the user
     repeated_clicks: int = 0  # same item as the user's click right before
     empty_users: int = 0  # users without a click, kept with an empty history
 
@@ -80,7 +80,7 @@ def data_lines(
 
 
 def count_repeats(rows: Sequence[Hashable]) -> int:
-    """How many rows equal an earlier row."""
+    """Number of rows that equal an earlier row."""
     return len(rows) - len(set(rows))
 
 
@@ -142,7 +142,7 @@ def count_repeated_rows(users: Int, items: Int, times: NDArray[Any], report: Rea
     same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
     tied = np.concatenate((same, [False])) | np.concatenate(([False], same))
     report.tied_clicks = int(tied.sum())
-    # The few clicks of each moment, by item: equal ones then stand side by side.
+    # Sorted by item within the same time, so that equal clicks are neighbours.
     moment = np.cumsum(np.concatenate(([True], ~same)))[tied] if len(users) else users
     order = np.lexsort((items[tied], moment))
     pairs = np.stack((moment[order], items[tied][order]))

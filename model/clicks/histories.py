@@ -29,8 +29,8 @@ class Histories:
     item_ids: Sequence[ItemId]  # the catalogue, distinct
     items: NDArray[np.int32]  # (clicks,) indices into item_ids; len(item_ids) = unknown
     offsets: Int  # (users + 1,) user u owns items[offsets[u]:offsets[u + 1]]
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # others of a click, by name
-    asked: Int | None = None  # (users,) seconds when each is asked; None: at its newest click
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # further columns, by name
+    asked: Int | None = None  # (users,) seconds, times of asking; None: the newest click's
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
@@ -94,14 +94,14 @@ class Histories:
 
 @dataclass(frozen=True)
 class Cases:
-    """Prediction tasks with known answers: which item follows each history?"""
+    """Prediction tasks with known answers: the item that followed each history."""
 
     histories: Histories
     targets: Int  # (cases,) index of the item that came next
-    times: Int | None = None  # (cases,) seconds when it came, where the clicks have times
+    times: Int | None = None  # (cases,) time of the target in seconds, if clicks have times
 
     def at_their_times(self) -> "Cases":
-        """The same, with the time of asking known: that of the target."""
+        """The same cases, asked at the times of their targets."""
         return replace(self, histories=replace(self.histories, asked=self.times))
 
     def sample(self, n: int, seed: int) -> "Cases":
@@ -168,9 +168,9 @@ def _whole(times: NDArray[Any]) -> Int:
 def encoder_inputs(
     histories: Histories, max_length: int, *, timed: bool
 ) -> tuple[Int, NDArray[np.bool_]] | tuple[Int, NDArray[np.bool_], Int, Int]:
-    """What an encoder reads of histories: item ids and key mask of `pad`, times and time of asking.
+    """The inputs of an encoder: item ids and key mask as from `pad`, times and time of asking.
 
-    The times are (B, L) and (B,) int64 seconds, of encoders that read time alone.
+    The times are (B, L) and (B,) int64 seconds, and only for encoders that read time.
 
     Raises:
         DataError: the encoder reads time, and the clicks have none.
@@ -183,7 +183,7 @@ def encoder_inputs(
     rows = [seconds[offsets[user] : offsets[user + 1]] for user in users]
     asked = np.array([row[-1] if len(row) else 0 for row in rows], np.int64)
     if histories.asked is not None:
-        # The second tells a time that is known from one that is not.
+        # The added second distinguishes a known time from an unknown one.
         asked = np.maximum(histories.asked, asked + 1)
     return item_ids, key_mask, pad(rows, max_length)[0], asked
 

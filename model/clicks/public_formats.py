@@ -56,7 +56,7 @@ def section_numbers(path: Path, number: int, line: str) -> dict[str, int]:
     """Index of each section by its number in the file.
 
     Raises:
-        DataError: the line has views in place of names.
+        DataError: the line has section numbers instead of names.
     """
     if line[0].isdigit():
         raise DataError(f"{path}: line {number} has views before the header with section names")

@@ -18,8 +18,8 @@ AMAZON = "research; cite McAuley, Targett, Shi and van den Hengel (2015)"
 class PublicSet:
     """A click file at its official site.
 
-    A checksum of the click file itself stays right when the archive is packed anew. Where only the
-    archive's is published, that one is verified. Amazon and Zenodo publish neither.
+    The checksum of the click file itself stays valid if the archive is packed again. If only the
+    archive has a published checksum, that one is verified. Amazon and Zenodo publish neither.
     """
 
     host: str

@@ -1,6 +1,6 @@
 """The global time split: train on clicks before a time, test on those after it.
 
-Unlike leave-one-out, nothing that is trained on is younger than a test target (Ji, Sun et al. 2023,
+Unlike in leave-one-out, no training click is newer than a test target (Ji, Sun et al. 2023,
 "A Critical Study on Data Leakage in Recommender System Offline Evaluation").
 """
 
@@ -39,9 +39,9 @@ def borders(histories: Histories, share: float) -> Borders:
 
 
 def by_time(histories: Histories, share: float, targets: Targets = "last") -> Split:
-    """Clicks before validation train; a case's history is all that came before its target.
+    """Trains on the clicks before validation; a case's history is every click before its target.
 
-    Users and items that only appear later have cases too: evaluation counts them apart.
+    Users and items that only appear later have cases too; evaluation reports them separately.
 
     Args:
         histories: with a column `time`, in order.
@@ -64,7 +64,7 @@ def by_time(histories: Histories, share: float, targets: Targets = "last") -> Sp
 
 
 def _clicks_before(histories: Histories, time: Any) -> Int:
-    """Of each user, (users,)."""
+    """The number of each user's clicks before a time, (users,)."""
     user = np.repeat(np.arange(len(histories)), histories.lengths)
     before: NDArray[np.bool_] = histories.columns["time"] < time
     return np.bincount(user[before], minlength=len(histories))
@@ -78,6 +78,6 @@ def _test_cases(histories: Histories, n_known: Int, targets: Targets) -> Cases:
     counts = np.maximum(histories.lengths[later] - first, 0)
     user = np.repeat(later, counts)
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    place += np.repeat(first, counts)  # of each target in its user's history
+    place += np.repeat(first, counts)  # index of each target in its user's history
     items = histories.items[histories.offsets[user] + place].astype(np.int64)
     return Cases(histories.select(user).oldest(place), items)

@@ -17,13 +17,13 @@ from persona.contract import ItemId
 
 
 def write_histories(histories: Histories, path: Path) -> None:
-    """Writes .parquet, .jsonl or .csv, by the name's ending; a failure leaves no partial file.
+    """Writes .parquet, .jsonl or .csv, by the file's extension; a failure leaves no partial file.
 
     In CSV a history is a JSON list.
 
     Raises:
-        DataError: the ending is another, the folder cannot be made, or the ids mix strings and
-            integers and the file is Parquet.
+        DataError: the extension is unknown, the folder cannot be created, or the file is Parquet
+            and the ids mix strings and integers.
     """
     write = WRITERS.get(path.suffix.lower())
     if write is None:

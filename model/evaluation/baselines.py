@@ -15,7 +15,7 @@ Scores = NDArray[np.float32]
 Float = NDArray[np.float64]
 WEEK_SECONDS = 7 * 86_400.0
 FIRST_SECOND = 1e8  # 1973, and the year 5138 in ms: between them a number is of seconds
-NEWEST = 50  # clicks that item-kNN reads; at decay 0.8 the next one would weigh 1e-5
+NEWEST = 50  # clicks that item-kNN reads; with decay 0.8, the next weight is 1e-5
 
 
 def click_counts(histories: Histories) -> Int:
@@ -57,7 +57,7 @@ class Popularity:
 class RecentPopularity:
     """Popularity over the newest training clicks: the last seven days, or the newest tenth.
 
-    The tenth counts where the clicks span less than two weeks, or their times have no known unit.
+    The tenth is used if the clicks span less than two weeks or the unit of time is unknown.
     """
 
     name = "popularity-recent"
@@ -142,7 +142,7 @@ class Markov:
 
 
 class Followers:
-    """How often each item followed each context of `order` items, for the pairs that occur."""
+    """Counts of the items that followed each context of `order` items."""
 
     def __init__(self, train: Histories, order: int) -> None:
         self.order = order

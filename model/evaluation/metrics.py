@@ -72,7 +72,7 @@ def ranks(scores: NDArray[np.float32], targets: Int, seen: Histories | None = No
     ahead: Int = np.count_nonzero(scores >= own[:, None], axis=1)  # the target itself included
     if seen is None:
         return ahead
-    # Subtracted, because a copy of the scores without them takes longer than all the rest.
+    # Subtracted, because copying the scores without them takes longer than everything else.
     row, item = _distinct_seen(seen, targets)
     hidden = row[scores[row, item] >= own[row]]
     behind: Int = ahead - np.bincount(hidden, minlength=len(targets))
@@ -170,7 +170,7 @@ def compare(first: Int, second: Int, metric: str = "NDCG", k: int = 10) -> Compa
 
 
 def compare_gains(differences: NDArray[np.float64]) -> Comparison:
-    """Compares by what each case gains, (cases,)."""
+    """Compares two vectors of gains per case, (cases,)."""
     difference = Estimate.of(differences)
     if difference.mean == 0:
         return Comparison(difference, 1.0)
@@ -229,13 +229,13 @@ def evaluate_scorer(
     batch: int = BATCH_HISTORIES,
     max_batch_tokens: int = BATCH_TOKENS,
 ) -> Evaluation:
-    """Ranks the target of every case among all items, and says how many items are ever shown.
+    """Ranks the target of every case among all items, and measures the coverage of the catalogue.
 
     Args:
         scorer: gets batches of histories of similar length. It scores all items, or lists the best.
         cases: histories and targets.
-        remove_seen: whether to rank without the history's own items. This suits items that
-            nobody consumes twice (films), and not those that people return to (news sections).
+        remove_seen: whether to rank without the history's own items. This suits items that are
+            consumed once (films), not items that people return to (news sections).
         ks: cutoffs; the ranks of a scorer that lists items are exact up to the largest.
         batch: largest number of histories per batch.
         max_batch_tokens: largest padded size of a batch, before any truncation.
@@ -263,8 +263,8 @@ def evaluate_scorer(
 def target_ranks(scorer: Scorer, cases: Cases, remove_seen: bool) -> Int:
     """The ranks of `evaluate_scorer` alone, (cases,), for validation between epochs.
 
-    Coverage needs the best items of every case: finding them among 54,542 items took two thirds of
-    a training's time, and no decision of the training reads it.
+    Coverage needs the best items of every case. Finding them among 54,542 items took two thirds of
+    the training time, and training does not use it.
     """
     result = np.zeros(len(cases.targets), np.int64)
     for rows in length_grouped(cases.histories.lengths, BATCH_TOKENS, BATCH_HISTORIES):
@@ -292,6 +292,6 @@ def log_losses(scorer: Scorer, cases: Cases, batch: int = 512) -> NDArray[np.flo
         scores = scorer.scores(cases.histories.select(rows)).astype(np.float64)
         if scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > 1e-3:
             raise ValueError(f"the scores of {scorer.name} are not probabilities")
-        with np.errstate(divide="ignore"):  # a target of probability 0 costs infinity
+        with np.errstate(divide="ignore"):  # a target with probability 0 has infinite loss
             losses[rows] = -np.log(scores[np.arange(len(rows)), cases.targets[rows]])
     return losses

@@ -1,4 +1,4 @@
-"""Ranks from lists of recommended items, which is all that a service tells of its ranking."""
+"""Ranks from lists of recommended items, because a service does not return its whole ranking."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model.clicks.histories import Histories, Int
 Floats = NDArray[np.float32]
 Answer = tuple[Sequence[str | int], Floats]  # the best items of a history, and their scores
 Recommend = Callable[[list[list[str | int]], int, bool], Sequence[Answer]]
-LONGEST_LIST = 1_000  # items that a service recommends at most
+LONGEST_LIST = 1_000  # maximum number of items that a service recommends
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Ranking:
     """Ranks of the targets of some histories, and the best items of each."""
 
     ranks: Int  # (B,) from 1
-    shown: Sequence[Int]  # of each history, the best first or in any order; at most k
+    shown: Sequence[Int]  # per history, in any order; at most k
 
 
 class Ranker(Protocol):
@@ -37,7 +37,7 @@ class Ranker(Protocol):
 
 
 class ListRanker:
-    """Ranks by what a service or an engine recommends.
+    """Ranks by the recommendations of a service or an engine.
 
     Args:
         name: in the report.
@@ -53,7 +53,7 @@ class ListRanker:
         """Exact ranks up to k, and k + 1 beyond."""
         rows = [histories[user].tolist() for user in range(len(histories))]
         found: dict[int, tuple[int, Int]] = {}
-        # A target that the history has is ranked all the same, so its list may not leave it out.
+        # A target that is also in the history is ranked too, so its list must not leave it out.
         repeats = {u for u, row in enumerate(rows) if targets[u] in row} if remove_seen else set()
         service_hides = [u for u in range(len(rows)) if remove_seen and u not in repeats]
         we_hide = [u for u in range(len(rows)) if not remove_seen or u in repeats]
@@ -84,6 +84,6 @@ class ListRanker:
 
 
 def _rank(items: Int, scores: Floats, target: int, k: int) -> int:
-    """From 1, ties against the target; k + 1 if it is not among the first k."""
+    """The rank from 1, with ties against the target; k + 1 if it is not among the first k."""
     place = np.flatnonzero(items == target)
     return min(int(np.count_nonzero(scores >= scores[place[0]])), k + 1) if len(place) else k + 1

@@ -1,4 +1,4 @@
-"""An encoder as a scorer, like the baselines."""
+"""An encoder as a scorer, with the interface of the baselines."""
 
 import numpy as np
 import torch

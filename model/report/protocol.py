@@ -1,4 +1,4 @@
-"""How a run was evaluated, in one sentence that stands beside every table of figures."""
+"""Describes the evaluation protocol in one sentence, shown with every table of figures."""
 
 from model.report.run_evaluation import RunEvaluation
 from model.training.recipe import DataRecipe
@@ -14,7 +14,7 @@ TARGETS = {"last": "the target is each user's last click", "all": "every click i
 
 
 def protocol_text(evaluation: RunEvaluation) -> str:
-    """Split, cases, and what is ranked."""
+    """The split, the cases, and the ranked items."""
     data = evaluation.recipe.data
     seen = "left out" if data.remove_seen else "ranked too"
     cases, items = evaluation.encoder.metrics.cases, evaluation.data.items

@@ -77,7 +77,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Apart:
-    """Cases of one kind by themselves, as every scorer ranks them."""
+    """The figures of every scorer on one kind of cases."""
 
     name: str
     metrics: dict[str, Metrics]  # by scorer
@@ -102,11 +102,11 @@ class RunEvaluation:
     data: DataFact
     training_users: int
     training_clicks: int
-    encoder: Evaluation  # asked at the newest click's time, where it reads time
-    time_known: Evaluation | None  # asked at the target's time; only where it reads time
+    encoder: Evaluation  # asked at the newest click's time, if it reads time
+    time_known: Evaluation | None  # asked at the target's time; only if it reads time
     baselines: list[ComparedScorer]
     served: list[ComparedScorer]  # the same encoder in an artifact or a running service
-    apart: list[Apart]  # cold items, new users, and the others; empty where all are known
+    apart: list[Apart]  # cold items, new users, and the others; empty if all are known
     by_history_length: list[Group]
     by_target_clicks: list[Group]  # clicks on the target in training
     training: Json  # empty until training has ended
@@ -120,7 +120,7 @@ class RunEvaluation:
 
     @property
     def scorers(self) -> list[Evaluation]:
-        """The baselines, the encoder as it is served, the encoder; twice where it reads time."""
+        """The baselines, the served encoder, and the encoder; twice if it reads time."""
         others = [*self.baselines, *self.served]
         own = [self.encoder, *([self.time_known] if self.time_known else [])]
         return [*(other.evaluation for other in others), *own]
@@ -186,10 +186,10 @@ def evaluate_run(
 
 
 def kinds_apart(scorers: list[Evaluation], split: Split, *, held_out: bool) -> list[Apart]:
-    """Cases of items and of users that training never saw, and all the others, where there are any.
+    """Cases with unseen items, cases with unseen users, and all others; without empty groups.
 
-    An item without a training click has no trained vector, which the mean over all cases hides.
-    Where users are held out, none of the test is known, and only items are told apart.
+    Items without training clicks have no trained vector, which the mean over all cases would hide.
+    If users are held out, all test users are unseen, so only items are separated.
     """
     cold = click_counts(split.train)[split.test.targets] == 0
     known = set(split.train.user_ids)
@@ -211,7 +211,7 @@ def kinds_apart(scorers: list[Evaluation], split: Split, *, held_out: bool) -> l
 
 
 def check_data(run: Path, data: DataFact) -> None:
-    """Refuses a file other than the run's: its test cases may be among the training clicks.
+    """Refuses a file other than the run's, because its test cases may be among the training clicks.
 
     Raises:
         RecipeError: the checksums differ.
@@ -264,7 +264,7 @@ def evaluate_encoder(run: Path, cases: Cases) -> Evaluation:
 
 
 def evaluate_at_target_times(run: Path, cases: Cases) -> Evaluation | None:
-    """The encoder where it knows when the target is clicked; None if it does not read time."""
+    """The encoder asked at the targets' times; None if it does not read time."""
     if read_run_recipe(run).encoder.time == "none":
         return None
     return replace(evaluate_encoder(run, cases.at_their_times()), name=TIME_KNOWN)
@@ -305,13 +305,13 @@ def best_of(baselines: list[ComparedScorer]) -> ComparedScorer:
 def groups(
     encoder: Evaluation, baseline: Evaluation, values: Int, edges: tuple[int, ...]
 ) -> list[Group]:
-    """Groups the cases by a count of each, (cases,), for both scorers."""
+    """Groups the cases by a count per case, (cases,), for both scorers."""
     both = (breakdown(scorer.ranks, values, edges, BREAKDOWN_KS) for scorer in (encoder, baseline))
     return [Group(*pair) for pair in zip(*both, strict=True)]
 
 
 def without_nan(facts: Json) -> Json:
-    """The facts that were measured; a call without training steps has no speed."""
+    """The facts without NaN: a call without training steps has no speed."""
     return {
         name: value
         for name, value in facts.items()

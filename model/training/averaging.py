@@ -1,8 +1,8 @@
 """The moving mean of weights, which validation and the best checkpoint use.
 
-Of a table whose steps touch single rows, only those rows are averaged at each step. A row that
-stands still draws its mean towards itself by a known factor: it is applied when the row is
-touched again, and to all rows before anything reads the mean.
+For a table with sparse steps, only the touched rows are averaged at each step. The mean of a
+resting row moves towards the row by a known factor. This factor is applied when the row is touched
+again, and to all rows before the mean is read.
 """
 
 import math
@@ -26,13 +26,13 @@ class MeanOfWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(multi_avg_fn=self._average)
         self._decay = decay
-        self._table: Tensor | None = None  # whose steps touch single rows, if there is one
+        self._table: Tensor | None = None  # table with sparse steps, if there is one
         self._mean: Tensor | None = None  # of the table
         self._log_kept = 0.0  # sum of log kept_share over the steps
         self._touched: Touched | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
-        """Takes the step into the mean."""
+        """Adds the step to the mean."""
         (optimizer,) = trainer.optimizers
         if isinstance(optimizer, RowAdamW):
             self._touched = optimizer.touched
@@ -40,12 +40,12 @@ class MeanOfWeights(WeightAveraging):
         super().on_train_batch_end(trainer, *arguments)
 
     def on_validation_epoch_start(self, *arguments: Any) -> None:
-        """Puts the mean into the model."""
+        """Copies the mean into the model."""
         self._catch_up()
         super().on_validation_epoch_start(*arguments)
 
     def on_save_checkpoint(self, *arguments: Any) -> None:
-        """Puts the mean into the checkpoint."""
+        """Copies the mean into the checkpoint."""
         self._catch_up()
         super().on_save_checkpoint(*arguments)
 
@@ -74,7 +74,7 @@ class MeanOfWeights(WeightAveraging):
         self._log_kept += math.log(kept)
 
     def _faded(self, rows: Tensor | slice) -> Tensor:
-        """The share that is left of the means since they were brought up to date, (rows, 1)."""
+        """The remaining share of the means since their last update, (rows, 1)."""
         return (self._log_kept - self._since[rows]).exp().float().unsqueeze(1)
 
     def _catch_up(self) -> None:
@@ -87,7 +87,7 @@ class MeanOfWeights(WeightAveraging):
 def kept_share(decay: float, steps: int) -> float:
     """The share of the mean that a step keeps: the decay, or less in the first steps.
 
-    With decay .998 the initial weights would be half of the mean until step 350, which small sets
-    never reach. The formula is that of `tf.train.ExponentialMovingAverage`.
+    With decay .998, the initial weights would be half of the mean until step 350, which small data
+    sets never reach. The formula is that of `tf.train.ExponentialMovingAverage`.
     """
     return min(decay, (1 + steps) / (10 + steps))

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.training.time_limit import TimeLimit
 from model.training.windows import WindowBatch
 
-LINE_SECONDS = 60  # between the lines of an output that is no terminal
+LINE_SECONDS = 60  # between lines, if the output is not a terminal
 FIRST_LINE_SECONDS = 20
 
 
@@ -60,9 +60,9 @@ class Speed(Callback):
 
 
 class RunProgress(Callback):
-    """Shows the epoch, the loss, the monitored metric and the most time that is left.
+    """Shows the epoch, the loss, the monitored metric and an upper limit of the time left.
 
-    On a terminal it is a bar. Elsewhere it is a line in the first minute and one a minute.
+    On a terminal it is a bar; elsewhere, a line in the first minute and then one per minute.
     """
 
     def __init__(self, monitor: str, validate_every: int, speed: Speed, limit: TimeLimit) -> None:

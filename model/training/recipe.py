@@ -21,7 +21,7 @@ from model.network.config import EncoderConfig
 from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits
-BY_RULE = "default"  # name of the recipe that rules make; there is no file of it
+BY_RULE = "default"  # name of the default recipe, which has no file
 
 # How columns are found; the format stands beside them, since clicks have more formats than tables.
 TABLE_FIELDS = tuple(
@@ -34,7 +34,7 @@ class _Strict(BaseModel):
 
 
 class DataRecipe(_Strict):
-    """The clicks, their split, and whom to credit."""
+    """The clicks, their split, and their credit."""
 
     path: str = ""  # `--data` overrides it
     format: ClickFormat | None = None  # None = detected from the content
@@ -64,7 +64,7 @@ class DataRecipe(_Strict):
         return TableOptions(**{name: getattr(self, name) for name in TABLE_FIELDS})
 
     def with_table(self, options: TableOptions) -> Self:
-        """The same with the options that are given."""
+        """The same, with the given options."""
         given = {name: getattr(options, name) for name in TABLE_FIELDS}
         return self.model_copy(update={k: v for k, v in given.items() if v is not None})
 
@@ -74,7 +74,7 @@ class TrainingRecipe(_Strict):
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
     epochs: int = Field(20, ge=1)
-    minutes: float = Field(0.0, ge=0)  # of all calls, at most, validations included; 0 = no limit
+    minutes: float = Field(0.0, ge=0)  # limit for all calls, including validation; 0 = no limit
     validate_every: int = Field(1, ge=1)  # epochs
     validation_cases: int = Field(0, ge=0)  # ranked each time, one sample for all; 0 = every case
     patience: int = Field(5, ge=1)  # validations without a better `monitor` before stopping

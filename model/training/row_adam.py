@@ -1,4 +1,4 @@
-"""AdamW whose step touches, of a table, only the rows that are read."""
+"""AdamW that, in tables, touches only the rows that are read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE = 65_536  # of a whole table, to keep what is temporary small
+ROWS_AT_ONCE = 65_536  # rows of a whole table at once, to keep temporary tensors small
 
 
 class Touched(NamedTuple):
@@ -18,7 +18,7 @@ class Touched(NamedTuple):
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW, and for tables with a sparse gradient the same by row.
+    """AdamW; for tables with sparse gradients, the same result computed by row.
 
     AdamW moves a row for some steps after its last gradient, because the first moment fades by
     beta1 a step, and the root of the second by sqrt(beta2). The lengths of those steps are a

@@ -1,4 +1,4 @@
-"""The end of a training by the clock."""
+"""Ends a training by the clock."""
 
 import time
 from typing import Any
@@ -8,10 +8,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class TimeLimit(Callback):
-    """Ends training in time for a last validation, in the middle of an epoch if need be.
+    """Ends training in time for a last validation, if necessary within an epoch.
 
     Args:
-        minutes: of all calls that train the run; 0 for as many as it takes.
+        minutes: of all calls that train the run; 0: no limit.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -25,12 +25,12 @@ class TimeLimit(Callback):
 
     @property
     def seconds(self) -> float:
-        """Since training began, over all calls."""
+        """Seconds since training began, over all calls."""
         return self._earlier + time.monotonic() - self._started
 
     @property
     def share(self) -> float:
-        """The share of the time that is over, in [0, 1]; 0 without a limit."""
+        """The used share of the time, in [0, 1]; 0 without a limit."""
         return min(1.0, self.seconds / self.limit_seconds) if self.limit_seconds else 0.0
 
     @property
@@ -43,7 +43,7 @@ class TimeLimit(Callback):
         self._validating_since = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Remembers how long it took."""
+        """Stores the used time."""
         if self._validating_since is not None:
             self._validation_seconds = time.monotonic() - self._validating_since
             self._validating_since = None
@@ -55,9 +55,9 @@ class TimeLimit(Callback):
             trainer.should_stop = self.reached = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds, for a run that goes on later."""
+        """The used seconds, for a run that continues later."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the seconds of earlier calls."""
+        """Continues with the seconds of earlier calls."""
         self._earlier = float(state_dict["seconds"])

@@ -1,4 +1,4 @@
-"""What the clicks of a run are like, for those who watch the clicks that a served model gets."""
+"""Facts about the training clicks, to compare with the clicks that the served model gets."""
 
 from typing import Any
 

@@ -218,7 +218,7 @@ def load_encoder(config: EncoderConfig, n_items: int, run: Path) -> UserEncoder:
     if not path.is_file():
         raise RecipeError(
             f"{run}: no checkpoint yet; the run was interrupted in its first epochs, and the same "
-            "`persona train` command goes on with it"
+            "`persona train` command continues it"
         )
     checkpoint = torch.load(path, weights_only=True, map_location="cpu")
     prefix = "encoder."

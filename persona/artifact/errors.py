@@ -1,7 +1,7 @@
-"""What is wrong with an artifact.
+"""The errors about artifacts.
 
 PersonaError
-└── ArtifactError    a file is missing, changed, malformed, or answers otherwise; names the file
+└── ArtifactError    a file is missing, changed or malformed, or gives other answers; names the file
 """
 
 from persona.contract import PersonaError

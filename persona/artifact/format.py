@@ -1,4 +1,4 @@
-"""The format of an artifact: its files, and what its manifest says.
+"""The format of an artifact: its files, and the fields of its manifest.
 
     artifacts/<name>/<version>/
         manifest.json          names, shapes, versions, checksums, training data, metrics
@@ -17,16 +17,16 @@
         item_slots.npy         only for large catalogues: a hash table from ids to rows, which
         item_key_starts.npy    workers map and share; see persona/artifact/catalogue.py
         item_keys.bin
-        item_index.faiss       only on request: an index of the item table, see export/index.py
-        item_features.json     optional: the columns of the items' features, and
-        item_projection.npy    (F, D) float32: an item's features, as numbers, times this matrix,
-        item_learned.npy       plus (n_items, D) float32, is its row of the item table
-        item_changes.json      only after items were added, changed or removed: how many were
-                               trained, and which are hidden
-        golden.json            histories and the embeddings that they must have
-        evaluation.json        optional: histories and candidates that versions are compared by
-        item_titles.json       optional: a name and a link of each item, for people
-        examples.json          optional: named histories to begin with, for people
+        item_index.faiss       optional: an index of the item table, see export/index.py
+        item_features.json     optional: the columns of the items' features. An item's row is
+        item_projection.npy    its features times this matrix, (F, D) float32,
+        item_learned.npy       plus its row of this matrix, (n_items, D) float32
+        item_changes.json      only if items were added, changed or removed: how many items
+                               were trained, and which are hidden
+        golden.json            histories and their expected embeddings
+        evaluation.json        optional: histories and candidates for comparing versions
+        item_titles.json       optional: names and links of the items, for people
+        examples.json          optional: example histories, for people
         parity.json            PyTorch compared with ONNX Runtime, case by case
         README.md              the model card
 
@@ -67,7 +67,7 @@ PARITY = "parity.json"
 MODEL_CARD = "README.md"
 DEFAULT = "default"  # beside the models' folders
 
-# An index is asked for so many times the items that are wanted; their exact scores choose.
+# An index returns this many times the wanted items; their exact scores decide.
 INDEX_SURPLUS = 2
 FORMAT_VERSION: Literal[2] = 2
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
@@ -75,7 +75,7 @@ VERSION = r"^(0|[1-9][0-9]{0,17})$"
 
 GraphName = Literal["embedding", "embedding_long", "attention", "attention_full", "score"]
 Facts = dict[str, object]
-# Pages show it as a link: nothing but an address of the web may stand there.
+# Pages show it as a link, so only web addresses are allowed.
 LINK = r"^https?://[^\s]+$"
 Link = Annotated[str, Field(pattern=LINK)]
 
@@ -93,7 +93,7 @@ class TensorFact(_Strict):
 
 
 class InputFact(TensorFact):
-    """A graph's input, and which part of a batch the engine feeds into it.
+    """A graph's input, and the part of a batch that the engine feeds into it.
 
     `clicks.item_id` is the column `item_id` of the clicks, (B, L); `clicks.mask` is True on real
     clicks, (B, L); `candidates.item_id` is that column of the candidates, (B, N); `query.time` is
@@ -104,7 +104,7 @@ class InputFact(TensorFact):
 
 
 class GraphFact(_Strict):
-    """One ONNX file, and what goes in and out of it."""
+    """One ONNX file, with its inputs and outputs."""
 
     file: str
     inputs: list[InputFact]
@@ -113,7 +113,7 @@ class GraphFact(_Strict):
 
 
 class ColumnFact(_Strict):
-    """A column of texts: graphs read the place of a text among these, or the one after the last."""
+    """A column of texts: graphs receive a text's index in this list; unlisted texts, its length."""
 
     values: list[str]
 
@@ -126,7 +126,7 @@ class FileFact(_Strict):
 
 
 class Architecture(_Strict):
-    """The encoder's switches, as `GET /v1/models` shows them."""
+    """The encoder's options, as `GET /v1/models` shows them."""
 
     attention: Literal["self", "source_target"]
     similarity: Literal["dot", "scaled_dot", "additive", "general"]
@@ -139,7 +139,9 @@ class Architecture(_Strict):
     norm: Literal["pre", "post"]
     heads: int = Field(ge=1)
     max_length: int = Field(ge=1)
-    feed_forward: int = Field(ge=1)  # hidden width of the feed-forward layer, in widths
+    feed_forward: int = Field(
+        ge=1
+    )  # hidden width of the feed-forward layer, as a multiple of width
     gated: bool
     embedding_scale: float
     dropout: float
@@ -150,22 +152,22 @@ class ParityFact(_Strict):
 
     tolerance: float
     worst_absolute_difference: float
-    largest_output: float  # absolute; where it exceeds 1, the tolerance is a share of it
+    largest_output: float  # absolute; above 1, the tolerance is relative to it
 
 
 class IndexFact(_Strict):
-    """The index of the item table, and how much of the best items it finds."""
+    """The index of the item table, and its recall."""
 
     file: str
     library: str  # and its version
-    lists: int = Field(ge=1)  # that the items are parted into
-    probes: int = Field(ge=1)  # lists that a search looks into
-    recall_100: float = Field(ge=0, le=1)  # share of the exact best 100 items that it finds
-    users: int = Field(ge=1)  # whose embeddings measured it
+    lists: int = Field(ge=1)  # number of lists
+    probes: int = Field(ge=1)  # lists that a search reads
+    recall_100: float = Field(ge=0, le=1)  # share of the exact best 100 items found
+    users: int = Field(ge=1)  # users that the recall was measured with
 
 
 class Manifest(_Strict):
-    """What `manifest.json` says; docs/artifact-format.md explains each field."""
+    """The content of `manifest.json`; docs/artifact-format.md explains each field."""
 
     format_version: Literal[2] = FORMAT_VERSION
     name: str = Field(pattern=NAME)
@@ -176,7 +178,7 @@ class Manifest(_Strict):
     architecture: Architecture
     n_items: int = Field(ge=1)
     graphs: dict[GraphName, GraphFact]
-    columns: dict[str, ColumnFact] = {}  # those of the clicks that are texts
+    columns: dict[str, ColumnFact] = {}  # columns of the clicks that are texts
     files: dict[str, FileFact]
     training: Facts
     metrics: Facts
@@ -186,23 +188,23 @@ class Manifest(_Strict):
 
 
 class GoldenPair(_Strict):
-    """A history of raw item ids and the embedding that it must have."""
+    """A history of raw item ids and its expected embedding."""
 
     history: list[ItemId]
     user_embedding: list[float]
-    columns: dict[str, list[float | str]] = {}  # others of the clicks; 0 where one is absent
-    now: float | None = None  # time of asking; None: that of the newest click
+    columns: dict[str, list[float | str]] = {}  # other columns of the clicks; 0 if absent
+    now: float | None = None  # time of asking; None: the newest click's time
 
 
 class Golden(_Strict):
-    """Pairs that the engine replays when it opens the artifact; it refuses one that differs."""
+    """Pairs that the engine replays when it opens the artifact; it refuses other embeddings."""
 
     tolerance: float  # largest absolute difference allowed
     pairs: list[GoldenPair] = Field(min_length=1)
 
 
 class EvaluationCase(_Strict):
-    """A history and the items that might have come next."""
+    """A history and candidates for the next click."""
 
     history: list[ItemId]
     candidates: list[ItemId] = Field(min_length=2)  # the first was clicked, the others were not
@@ -211,54 +213,54 @@ class EvaluationCase(_Strict):
 
 
 class Evaluation(_Strict):
-    """Cases by which the service compares a new version with the one that runs."""
+    """Cases for comparing a new version with the running one."""
 
     cases: list[EvaluationCase] = Field(min_length=1)
 
 
 class ItemTitles(_Strict):
-    """What people call the items, by row: in either list, one entry for each of n_items."""
+    """Names and links of items: each list has one entry per row, n_items in all."""
 
     names: list[str] | None = None  # None: the ids
-    links: list[Link | None] | None = None  # None: no item has one
+    links: list[Link | None] | None = None  # None: no item has any
 
 
 class ItemFeatures(_Strict):
-    """What is known of items beside their clicks, in the order of the projection's rows."""
+    """The columns of item features, in the order of the projection's rows."""
 
     columns: list[FeatureColumn] = Field(min_length=1)
 
 
 class ItemChanges(_Strict):
-    """What became of the catalogue after training."""
+    """Changes of the catalogue after training."""
 
-    trained: int = Field(ge=1)  # items; those of later rows were added
-    hidden: list[ItemId] = []  # that are not recommended any more
+    trained: int = Field(ge=1)  # number of trained items; later rows were added
+    hidden: list[ItemId] = []  # no longer recommended
 
 
 class Example(_Strict):
-    """A history to begin with, made up by a person."""
+    """An example history, made up by a person."""
 
     name: str = Field(min_length=1)
     history: list[ItemId]
 
 
 class Examples(_Strict):
-    """The histories that a page or a notebook offers first."""
+    """Example histories for a page or a notebook."""
 
     examples: list[Example]
 
 
 def check_name(name: str, version: str) -> None:
-    """Checks what an artifact is to be called.
+    """Checks an artifact's name and version.
 
     Raises:
-        ArtifactError: the name or the version has characters that it may not have.
+        ArtifactError: the name or the version is not allowed.
     """
     if not re.match(NAME, name):
         raise ArtifactError(
             f"the name {name!r} is not allowed: up to 63 lower-case letters, digits and '_', '.', "
-            "'-', beginning with a letter or a digit"
+            "'-', starting with a letter or a digit"
         )
     if not re.match(VERSION, version):
         raise ArtifactError(f"the version {version!r} is not a whole number, such as 1 or 20261126")
@@ -272,5 +274,5 @@ def checksum(path: Path) -> FileFact:
 
 
 def manifest_checksum_line(path: Path) -> bytes:
-    """What `manifest.sha256` must hold, in the form that `sha256sum -c` reads."""
+    """The content of `manifest.sha256`, in the form that `sha256sum -c` reads."""
     return f"{checksum(path).sha256}  {path.name}\n".encode()

@@ -1,7 +1,8 @@
-"""Gives a graph an item table with more rows, without ONNX: it changes two numbers in the file.
+"""Makes a graph read an item table with more rows, without the package onnx.
 
-A graph holds no item vectors, only where they lie and how many there are. ONNX files are protocol
-buffers (https://protobuf.dev/programming-guides/encoding), and the numbers of fields are those of
+A graph holds only the place and the shape of the item table, so two numbers in its file change.
+ONNX files are protocol buffers
+(https://protobuf.dev/programming-guides/encoding), and the numbers of fields are those of
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
@@ -17,7 +18,7 @@ def with_rows(model: bytes, file: str, rows: int, width: int) -> bytes:
     """The model whose float32 tensor in the external `file` has the shape (rows, width).
 
     Raises:
-        ValueError: it reads no such tensor, or is no model.
+        ValueError: it reads no such tensor, or is not a model.
     """
     changed = 0
 
@@ -40,14 +41,14 @@ def with_rows(model: bytes, file: str, rows: int, width: int) -> bytes:
     try:
         found = _replaced(model, GRAPH, lambda graph: _replaced(graph, INITIALIZER, tensor))
     except IndexError:
-        raise ValueError("no ONNX model") from None
+        raise ValueError("not an ONNX model") from None
     if changed != 1:
         raise ValueError(f"{changed} tensors in {file}, expected 1")
     return found
 
 
 def _replaced(message: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes:
-    """The message with each of its fields of that number changed."""
+    """The message with each field of that number changed."""
     parts = []
     for number, value in _fields(message):
         new = change(value) if number == field and isinstance(value, bytes) else value
@@ -56,7 +57,7 @@ def _replaced(message: bytes, field: int, change: Callable[[bytes], bytes]) -> b
 
 
 class _Fixed(bytes):
-    """Four or eight bytes without their length in front."""
+    """A field of four or eight bytes, which has no length in front."""
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -74,9 +75,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in {FIXED64, FIXED32}:
             size = 8 if kind == FIXED64 else 4
         else:
-            raise ValueError("no ONNX model")
+            raise ValueError("not an ONNX model")
         if at + size > len(message):
-            raise ValueError("no ONNX model")
+            raise ValueError("not an ONNX model")
         value = message[at : at + size]
         yield tag >> 3, value if kind == BYTES else _Fixed(value)
         at += size

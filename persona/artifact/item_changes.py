@@ -1,8 +1,8 @@
-"""Adds items to an artifact, changes and hides them: a new version, without PyTorch.
+"""Adds, changes and hides items of an artifact in a new version, without PyTorch.
 
-The item table gets more rows, and its last row, that of unknown items, moves to the new end. So the
-graphs, the ids, the titles and the manifest change; all else is copied. An index of the items does
-not know the new ones, and is left out.
+The item table gets more rows, and its last row, for unknown items, moves to the new end. The
+graphs, ids, titles and manifest change accordingly; everything else is copied. An index of the
+items is left out, because it would not contain the new items.
 """
 
 import shutil
@@ -41,7 +41,7 @@ from persona.features import Values, encode
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item to add, or to change where the model knows its id: features, or a vector."""
+    """An item to add, or to change if the model knows its id, with features or a vector."""
 
     item_id: ItemId
     features: Values | None = None
@@ -59,19 +59,19 @@ class ChangedItems:
         """Makes the vectors.
 
         Args:
-            artifact: that they are added to.
-            items: each id once; one that was hidden is shown again.
+            artifact: the artifact to change.
+            items: each id once; a hidden item becomes visible again.
             remove: ids of items to hide.
 
         Raises:
-            InvalidRequest: an item is twice among them, has no usable features or vector, or is to
-                be removed and not known.
+            InvalidRequest: an item occurs twice, has no usable features or vector, or is
+                to be removed but unknown.
         """
         self._artifact = artifact
         self._row_of = {item_id: row for row, item_id in enumerate(artifact.item_ids)}
         self._items = {item.item_id: item for item in items}
         if len(self._items) < len(items):
-            raise InvalidRequest("an item is there more than once", "items")
+            raise InvalidRequest("an item occurs more than once", "items")
         for item_id in remove:
             if item_id not in self._row_of:
                 raise InvalidRequest(f"the model knows no item {item_id!r:.60}", "remove")
@@ -84,7 +84,7 @@ class ChangedItems:
         self._vectors, self._learned = self._tables()
 
     def _tables(self) -> tuple[Floats, Floats | None]:
-        """The item table (n_items + 1, D), and its learned part where there are features."""
+        """The item table (n_items + 1, D), and its learned part if there are features."""
         old = self._artifact.item_embeddings()
         new = np.zeros((len(self.added), old.shape[1]), np.float32)
         vectors = np.concatenate([old[:-1], new, old[-1:]])
@@ -118,10 +118,10 @@ class ChangedItems:
         return encode(columns, pairs) @ self._artifact.projection()
 
     def write(self, folder: Path, version: str) -> None:
-        """Fills an empty folder with the artifact as it is after the change.
+        """Fills an empty folder with the changed artifact.
 
         Raises:
-            ArtifactError: a graph holds its item table in another way.
+            ArtifactError: a graph holds its item table in an unexpected way.
         """
         artifact, manifest = self._artifact, self._artifact.manifest
         left_out = {MANIFEST, MANIFEST_CHECKSUM, SIGNATURE, ITEM_INDEX, ITEM_EMBEDDINGS}
@@ -175,9 +175,9 @@ class ChangedItems:
             write_json(folder / ITEM_TITLES, found.model_dump())
 
     def _golden(self) -> Iterator[GoldenPair]:
-        """The pairs that still hold: a history with an item of another vector does not.
+        """The pairs that still hold: their histories contain no changed item.
 
-        An item that a pair takes for unknown may be among the new ones.
+        An unknown item of a pair may be among the new items.
         """
         changed, added = set(self.changed), set(self.added)
         for pair in self._artifact.golden.pairs:
@@ -194,7 +194,7 @@ class ChangedItems:
 def _extended(
     old: Sequence[str | None] | None, given: Mapping[ItemId, str | None], ids: Sequence[ItemId]
 ) -> list[str | None] | None:
-    """Names or links by row; None where there are none."""
+    """Names or links by row; None if there are none."""
     if old is None and not any(given.values()):
         return None
     before = [*(old or []), *([None] * (len(ids) - len(old or [])))]

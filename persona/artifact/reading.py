@@ -1,4 +1,4 @@
-"""Finds artifacts in a folder, and opens one after checking every file of it."""
+"""Finds artifacts in a folder, and opens one after verifying all its files."""
 
 import json
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class Artifact:
 
     @cached_property
     def item_ids(self) -> list[ItemId]:
-        """The catalogue: item_ids[i] belongs to row i. Read when first asked for.
+        """The catalogue: item_ids[i] belongs to row i. Read on first use.
 
         Raises:
             ArtifactError: the file is malformed, or has more or fewer ids than the manifest says.
@@ -82,7 +82,7 @@ class Artifact:
         return item_ids
 
     def evaluation(self) -> Evaluation | None:
-        """The cases that versions are compared by; None where the artifact carries none.
+        """The cases for comparing versions; None if the artifact has none.
 
         Raises:
             ArtifactError: the file is malformed.
@@ -93,7 +93,7 @@ class Artifact:
 
     @cached_property
     def item_titles(self) -> ItemTitles:
-        """Names and links of the items; neither where the artifact carries none.
+        """Names and links of the items; both None if the artifact has none.
 
         Raises:
             ArtifactError: the file is malformed, or has more or fewer entries than items.
@@ -111,10 +111,10 @@ class Artifact:
 
     @cached_property
     def changes(self) -> ItemChanges:
-        """What became of the catalogue after training; by default nothing.
+        """The changes of the catalogue after training; by default none.
 
         Raises:
-            ArtifactError: the file is malformed, or says that there were more items.
+            ArtifactError: the file is malformed, or has more trained items than there are items.
         """
         n_items = self.manifest.n_items
         if ITEM_CHANGES not in self.manifest.files:
@@ -127,7 +127,7 @@ class Artifact:
 
     @cached_property
     def features(self) -> list[FeatureColumn]:
-        """The columns of the items' features; none where the model reads none.
+        """The columns of the items' features; none if the model reads none.
 
         Raises:
             ArtifactError: the file is malformed.
@@ -137,24 +137,24 @@ class Artifact:
         return _read_json(self.folder / ITEM_FEATURES, ItemFeatures).columns
 
     def projection(self) -> Floats:
-        """From features to an item vector, (F, D).
+        """The matrix from features to an item vector, (F, D).
 
         Raises:
-            ArtifactError: the artifact has none, or the file is no such matrix.
+            ArtifactError: the artifact has none, or the file is not such a matrix.
         """
         return self._matrix(ITEM_PROJECTION, width_of(self.features))
 
     def learned(self) -> Floats:
-        """What the item vectors have beside the projection of their features, (n_items, D).
+        """The learned part of the item vectors, added to the projected features, (n_items, D).
 
         Raises:
-            ArtifactError: the artifact has none, or the file is no such table.
+            ArtifactError: the artifact has none, or the file is not such a table.
         """
         return self._matrix(ITEM_LEARNED, self.manifest.n_items)
 
     @cached_property
     def examples(self) -> list[Example]:
-        """Histories to begin with; none where the artifact carries none.
+        """Example histories; none if the artifact has none.
 
         Raises:
             ArtifactError: the file is malformed.
@@ -164,15 +164,15 @@ class Artifact:
         return read_examples(self.folder / EXAMPLES)
 
     def without(self, *graphs: GraphName) -> "Artifact":
-        """The artifact as if it carried no such graphs."""
+        """The artifact without these graphs."""
         rest = {name: fact for name, fact in self.manifest.graphs.items() if name not in graphs}
         return replace(self, manifest=self.manifest.model_copy(update={"graphs": rest}))
 
     def graph_path(self, graph: GraphName) -> Path:
-        """Where the graph's file is.
+        """The path of the graph's file.
 
         Raises:
-            ArtifactError: the artifact carries no such graph.
+            ArtifactError: the artifact has no such graph.
         """
         fact = self.manifest.graphs.get(graph)
         if fact is None:
@@ -183,12 +183,12 @@ class Artifact:
         """The mapped item table, (n_items + 1, D); the last row is for unknown items.
 
         Raises:
-            ArtifactError: the file is no such table.
+            ArtifactError: the file is not such a table.
         """
         return self._matrix(ITEM_EMBEDDINGS, self.manifest.n_items + 1)
 
     def _matrix(self, file: str, rows: int) -> Floats:
-        """A mapped matrix of so many rows, as wide as the embeddings."""
+        """A mapped matrix with this many rows, as wide as the embeddings."""
         path = self.folder / file
         expected = (rows, self.manifest.architecture.width)
         if file not in self.manifest.files:
@@ -207,12 +207,12 @@ class Artifact:
 def open_artifact(folder: Path, trusted_keys: Sequence[Path] = ()) -> Artifact:
     """Reads and verifies the artifact in `folder`, which is named `<name>/<version>`.
 
-    Where there are trusted keys, which are files of public keys, one of them must have signed it.
+    If there are trusted keys (files of public keys), one of them must have signed it.
 
     Raises:
-        ArtifactError: it is not signed as it must be; or a file is missing, is not listed in the
-            manifest, differs from its size or checksum there, or is malformed; or the folder has
-            another name than the manifest says. The message names the file.
+        ArtifactError: it is not signed by a trusted key; a file is missing, unlisted, malformed, or
+            differs from its size or checksum in the manifest; or the folder's name differs from the
+            manifest. The message names the file.
     """
     manifest = _read_manifest(folder)
     _check_folder(folder, manifest)
@@ -231,7 +231,7 @@ def open_artifact(folder: Path, trusted_keys: Sequence[Path] = ()) -> Artifact:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The histories of a file like an artifact's `examples.json`.
+    """Reads the example histories of a file like an artifact's `examples.json`.
 
     Raises:
         ArtifactError: the file is missing or malformed; the message names it and the place.
@@ -242,15 +242,15 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def find_artifacts(root: Path) -> list[Path]:
-    """The folder of each model's newest version; all else as `find_versions`."""
+    """The folder of each model's newest version; everything else as for `find_versions`."""
     return [versions[0] for versions in find_versions(root).values()]
 
 
 def find_versions(root: Path) -> dict[str, list[Path]]:
-    """The folders of each model's versions, newest first: the default model, the others by name.
+    """The version folders of each model, newest first; the default model, then the others by name.
 
     `root` holds models (`<name>/<version>/`), or is the folder of one model, or of one version.
-    The file `default` in `root` names the default model; without it the first by name is.
+    The file `default` in `root` names the default model; without it, it is the first by name.
 
     Raises:
         ArtifactError: `root` holds no artifact, or not the one that `default` names.
@@ -331,7 +331,7 @@ def _read_json(path: Path, kind: type[Kind]) -> Kind:
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem in one line: where it is, and what."""
+    """The place and the text of the first problem, in one line."""
     problem = error.errors(include_url=False)[0]
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else problem["msg"]

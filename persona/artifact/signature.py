@@ -1,7 +1,7 @@
-"""Signatures of artifacts: who made one, where its checksums only say that it is whole.
+"""Signatures of artifacts: they prove who made one; checksums only prove that it is complete.
 
-`signature.ed25519` is the Ed25519 signature (RFC 8032) of `manifest.sha256`, which stands for the
-manifest, which stands for every other file. It needs the extra `signed`.
+`signature.ed25519` is the Ed25519 signature (RFC 8032) of `manifest.sha256`. This is the checksum
+of the manifest, which has the checksums of all other files. It needs the extra `signed`.
 """
 
 import os
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def new_keys(private: Path, public: Path) -> None:
-    """Writes a new private key, which only its owner may read, and the public key of it.
+    """Writes a new private key, readable only by its owner, and its public key.
 
     Raises:
-        ArtifactError: the private key's file is there already.
+        ArtifactError: the private key's file exists.
     """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # of an extra
     from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415  # of an extra
@@ -64,7 +64,7 @@ def check_signature(folder: Path, trusted: Iterable[Path]) -> None:
     """Checks that one of the trusted public keys has signed the artifact in `folder`.
 
     Raises:
-        ArtifactError: it is not signed, or by none of them; or a key cannot be read.
+        ArtifactError: it is not signed by any of them, or a key cannot be read.
     """
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # of an extra
 

@@ -1,6 +1,6 @@
-"""What people call the items of an artifact: names, links, and a search among them.
+"""Names and links of an artifact's items, and a search in the names.
 
-Nothing is computed with a name. Where an artifact has none, the ids stand for them.
+The model does not use names. If an artifact has none, the ids are the names.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from itertools import islice
 from persona.artifact.reading import Artifact
 from persona.contract import ItemId
 
-MOST_RANKED = 10_000  # takes 30 ms; a letter alone is in nearly every name of a million
+MOST_RANKED = 10_000  # takes 30 ms; a single letter is in nearly every name of a million
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class ItemTitle:
 
 
 class Titles:
-    """The titles of an artifact's items. Reading them takes memory: one object an artifact."""
+    """The titles of an artifact's items. They take memory, so use one object per artifact."""
 
     def __init__(self, artifact: Artifact) -> None:
         """Reads the files.
 
         Raises:
-            ArtifactError: one is malformed.
+            ArtifactError: a file is malformed.
         """
         titles = artifact.item_titles
         self._ids = artifact.item_ids
@@ -51,10 +51,10 @@ class Titles:
     def search(self, text: str, k: int) -> list[ItemTitle]:
         """At most k items with the text in their name or id, the closest first.
 
-        Names that equal the text come first, then those that begin with it, then those with a
-        word that does; shorter names before longer ones. Case and accents do not count. Where more
-        than `MOST_RANKED` items have the text, those first in the catalogue are ranked. An empty
-        text finds the first k items.
+        Names that equal the text come first, then names that begin with it, then names with a word
+        that begins with it; shorter names come before longer ones. Case and accents are ignored.
+        If more than `MOST_RANKED` items match, only the first ones of the catalogue are ranked. An
+        empty text finds the first k items.
         """
         wanted = folded(text.strip())
         found = (row for row, name in enumerate(self._folded) if wanted in name)

@@ -1,4 +1,4 @@
-"""Writes an artifact's folder whole or not at all."""
+"""Writes an artifact's folder completely or not at all."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def new_version(root: Path, name: str, version: str) -> Iterator[Path]:
     """A folder to fill, which becomes `root/<name>/<version>/` by one rename at the end.
 
     Raises:
-        ArtifactError: that version is there already, or the name or version is not allowed.
+        ArtifactError: the version exists, or the name or version is not allowed.
     """
     check_name(name, version)
     target = root / name / version
@@ -50,7 +50,7 @@ def artifact_folder(target: Path) -> Iterator[Path]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest, with the checksums of all other files of the folder, and its own."""
+    """Writes the manifest with the checksums of all other files, and its own checksum file."""
     written = {MANIFEST, MANIFEST_CHECKSUM}
     files = {
         path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name not in written

@@ -33,7 +33,7 @@ def _check_room(
 
 app = typer.Typer(
     name="persona",
-    help="Turns a person's click history into a user embedding, and shows what it looked at.",
+    help="Turns a person's click history into a user embedding, and shows which clicks it used.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",

@@ -1,7 +1,7 @@
-"""Attention as pictures: heat maps of weights, of clicks by heads, queries or candidates.
+"""Draws attention weights as heat maps: clicks by heads, queries or candidates.
 
-Every picture names its rows, columns and colours; histories of any length fit, in several
-strips like lines of a text.
+Every picture names its rows, columns and colours. Long histories are broken into several strips,
+like lines of a text.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ SIGNED = LinearSegmentedColormap.from_list("persona signed", [BELOW, NOTHING, AB
 COLOURS = LinearSegmentedColormap.from_list("persona", [NOTHING, "#9cc4ec", ABOVE, HEAT])
 START, NO_CLICK = "start", "no click"
 STRIP = 32  # columns a strip
-ROOMY = 12  # up to so many columns there is room for wide cells
-LABEL = 20  # characters of an item id that are shown
-NAMED = 32  # positions up to which every row of a matrix is named
+ROOMY = 12  # up to this many columns, cells are wide
+LABEL = 20  # shown characters of an item id
+NAMED = 32  # up to this many positions, every row of a matrix is named
 DPI = 120
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows over the same columns, such as candidates over clicks."""
+    """Rows that share their columns, such as candidates over clicks."""
 
     title: str
     rows: Sequence[str]
@@ -39,7 +39,7 @@ class Panel:
 
 
 def draw_pooled(clicks: Sequence[str], weights: Weights, title: str, about: str) -> Figure:
-    """Heads by clicks, weights (H, 1 + L): what the user embedding is read from.
+    """Heads by clicks: the weights behind the user embedding, (H, 1 + L).
 
     `clicks` names the used clicks from oldest to newest; `about` is a line below the title.
     """
@@ -50,7 +50,7 @@ def draw_pooled(clicks: Sequence[str], weights: Weights, title: str, about: str)
 def draw_candidates(
     clicks: Sequence[str], candidates: Sequence[str], weights: Weights, title: str, about: str
 ) -> Figure:
-    """Candidates by clicks, a panel a head, weights (N, H, L): which clicks speak for which."""
+    """Candidates by clicks, one panel per head: weights (N, H, L)."""
     panels = [
         Panel(f"head {head + 1}", candidates, weights[:, head]) for head in range(weights.shape[1])
     ]
@@ -65,9 +65,9 @@ def draw_reasons(
     title: str,
     about: str,
 ) -> Figure:
-    """Items by clicks: what each click adds to each item's score, (N, L), below zero in orange.
+    """Items by clicks: each click's contribution to each item's score, (N, L); orange is negative.
 
-    `base` (N,) is what the items score without any click, and stands in front.
+    `base` (N,) holds the scores for an empty history, drawn as the first column.
     """
     if base is None:
         return _strips([Panel("", items, reasons)], clicks, reasons, title, about)
@@ -77,7 +77,7 @@ def draw_reasons(
 
 
 def draw_full(clicks: Sequence[str], weights: Weights, title: str, about: str) -> Figure:
-    """Queries by keys, a panel for each block and head, weights (blocks, H, 1 + L, 1 + L).
+    """Queries by keys, one panel per block and head: weights (blocks, H, 1 + L, 1 + L).
 
     Keys later than the query are grey.
     """
@@ -108,12 +108,12 @@ def draw_full(clicks: Sequence[str], weights: Weights, title: str, about: str) -
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the picture; the name's ending tells the format."""
+    """Writes the picture; the file's extension decides the format."""
     figure.savefig(path, dpi=DPI, facecolor="white")
 
 
 def shortened(name: str) -> str:
-    """A name that fits beside a cell."""
+    """The name, shortened to fit beside a cell."""
     return name if len(name) <= LABEL else f"{name[: LABEL - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""The options of every verb that reads tables: where the columns stand, and which rows count."""
+"""The options of every verb that reads tables: the columns, and the rows that count."""
 
 import inspect
 from collections.abc import Callable
@@ -28,23 +28,27 @@ def _option(text: str, *names: str, **more: Any) -> Any:
 OPTIONS: dict[str, Any] = {
     "user": Annotated[str | None, _option("Column of the user: a name, or a number from 1.")],
     "item": Annotated[str | None, _option("Column of the item.")],
-    "time": Annotated[str | None, _option("Column of the time; without one, rows are in order.")],
-    "history": Annotated[
-        str | None, _option("Column of item lists, oldest first, where a row is a user.")
+    "time": Annotated[
+        str | None, _option("Column of the time. Without one, rows must be in click order.")
     ],
-    "where": Annotated[str | None, _option("Rows that count, in SQL: \"event = 'view'\".")],
+    "history": Annotated[
+        str | None, _option("Column of item lists, oldest first, if there is one user per row.")
+    ],
+    "where": Annotated[
+        str | None, _option("Read only matching rows: SQL such as \"event = 'view'\".")
+    ],
     "rating": Annotated[str | None, _option("Column for --min-rating.  [default: rating]")],
-    "min_rating": Annotated[float | None, _option("Rows rated lower do not count.")],
+    "min_rating": Annotated[float | None, _option("Ignore rows with a lower rating.")],
     "delimiter": Annotated[
         str | None,
-        _option("Between the columns of text: , ; :: or tab.  [detected]", callback=_unescaped),
+        _option("Separator of columns: , ; :: or tab.  [detected]", callback=_unescaped),
     ],
     "header": Annotated[
         bool | None, _option("Whether the first line names the columns.  [detected]")
     ],
     "item_separator": Annotated[
         str | None,
-        _option("Between the items of a history in text.  [detected]", callback=_unescaped),
+        _option("Separator of the items of a history in text.  [detected]", callback=_unescaped),
     ],
 }
 FormatOption = Annotated[
@@ -52,7 +56,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="msnbc, sasrec, wikispeedia, mind, or of tables parquet, csv, jsonl.  [detected]",
+        help="msnbc, sasrec, wikispeedia, mind, parquet, csv or jsonl.  [detected]",
     ),
 ]
 
@@ -67,21 +71,21 @@ DataOption = Annotated[
 
 @dataclass(frozen=True)
 class Clicks:
-    """What a command line says about the clicks, beside the recipe's `[data]`."""
+    """The options about the clicks, which complete the recipe's `[data]`."""
 
     path: str | None
     format: str | None
     table: TableOptions
 
     def chosen(self, recipe: "Recipe") -> "Recipe":
-        """The recipe with what the command line says instead."""
+        """The recipe, with the options in place of its own values."""
         data = recipe.data.with_table(self.table)
         changed = {} if self.format is None else {"format": self.format}
         return recipe.model_copy(update={"data": data.model_copy(update=changed)})
 
 
 def reads_tables(verb: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb the options above; it gets them as one `TableOptions`, called `table`."""
+    """Gives a verb the options above, as one argument `table` of type `TableOptions`."""
 
     @wraps(verb)
     def run(*words: Any, **given: Any) -> None:

@@ -31,7 +31,8 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Read only the firs
 FileArgument = Annotated[
     str,
     typer.Argument(
-        help="Clicks or histories: a file, or of tables a folder, glob or URL.", show_default=False
+        help="Clicks or histories: a file; tables also as a folder, glob or URL.",
+        show_default=False,
     ),
 ]
 
@@ -46,10 +47,10 @@ def inspect(
     limit: LimitOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Counts users, items and clicks, lists rows that cannot be read, and says how to go on.
+    """Counts users, items and clicks, lists broken rows, and suggests the next commands.
 
-    Columns that are not named as usual are guessed. The last lines are the commands that train
-    on the file, evaluate, export and score it, with the options that read it so.
+    Guesses the columns if they have unusual names. The last lines are the commands that train on
+    the file, evaluate, export and score it, with the options that these columns need.
 
     For example:
 
@@ -75,7 +76,7 @@ def inspect(
 
 
 def proposal(file: str, format: str | None, table: TableOptions) -> "Proposal | None":  # noqa: A002  # as above
-    """How a table can be read; None for a public format, which needs no options."""
+    """The options for reading a table; None for a public format, which needs none."""
     from model.clicks.readers import LINE_READERS, known_format
     from persona.tables import propose
 
@@ -83,7 +84,7 @@ def proposal(file: str, format: str | None, table: TableOptions) -> "Proposal | 
 
 
 def summary(histories: "Histories", report: "ReadReport") -> dict[str, str | int]:
-    """The counts of a click file, and its history lengths."""
+    """Counts the clicks of a file, and its history lengths."""
     import numpy as np
 
     facts: dict[str, str | int] = {
@@ -109,7 +110,7 @@ def summary(histories: "Histories", report: "ReadReport") -> dict[str, str | int
 
 
 def show(file: str, facts: dict[str, str | int], report: "ReadReport") -> None:
-    """Prints the facts as a table, and below it the first broken rows."""
+    """Prints the facts as a table, followed by the first broken rows."""
     from rich.table import Table
 
     console = Console()
@@ -128,7 +129,7 @@ def show(file: str, facts: dict[str, str | int], report: "ReadReport") -> None:
 
 
 def show_commands(file: str, found: "Proposal | None") -> None:
-    """Prints what else the columns say, and the commands from the file to its embeddings."""
+    """Prints notes about the columns, and the commands from the file to its embeddings."""
     from persona.tables.proposal import as_words
 
     if found:
@@ -188,17 +189,17 @@ def download(
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the file; created if missing.")
+        Path, typer.Option("--output", "-o", help="Folder for the file; created if it is missing.")
     ] = Path("data"),
     base_url: Annotated[
         str | None,
-        typer.Option(help="A mirror with the same paths, in place of the official host."),
+        typer.Option(help="Mirror with the same paths as the official host."),
     ] = None,
 ) -> None:
     """Downloads a public set from its official site and verifies its checksum.
 
-    A file with the right checksum is not downloaded again. The last line states the set's terms.
-    A wrong name lists the sets.
+    A file with the right checksum is not downloaded again. The last line states the terms of
+    use. An unknown name lists the known sets.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""`persona evaluate`: a run against the baselines, or against another run, on its test cases."""
+"""`persona evaluate`: compares a run with the baselines or another run, on its test cases."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 @reads_tables
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `persona train` wrote.")],
     data: DataOption = None,
     format: FormatOption = None,  # noqa: A002  # the name of the option
     against: Annotated[
         Path | None,
-        typer.Option(help="Another run on the same data and split, to compare with."),
+        typer.Option(help="Another run on the same data and split, to compare."),
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="Service that serves the run: also rank by what it recommends."),
+        typer.Option(help="Service that serves the run: also rank its recommendations."),
     ] = None,
     artifact: Annotated[
         Path | None,
-        typer.Option(help="Artifact of the run: also rank by what its engine recommends."),
+        typer.Option(help="Artifact of the run: also rank the recommendations of its engine."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model of the service.  [default: the service's]")
+        str | None, typer.Option(help="Model of the service.  [default: the default model]")
     ] = None,
     metrics: Annotated[str, typer.Option(help="Rows of the table, comma-separated.")] = (
         "HR@1,HR@5,HR@10,HR@20,NDCG@5,NDCG@10,NDCG@20,MRR@5,MRR@10,MRR@20"
@@ -45,17 +45,17 @@ def evaluate(
     *,
     table: TableOptions,
 ) -> None:
-    """Rank every item for every test case, by the encoder and by the baselines.
+    """Rank every item for every test case, with the encoder and with the baselines.
 
     The baselines are popularity, also over a recent window, repeat-last, Markov chains of first
     and second order, and item-kNN, fitted on the same training clicks. The command writes the full
     result into the run's folder: report.html for people and evaluation.json for programs.
 
-    The run knows its clicks; `--data` names them if they have moved.
+    The run knows where its clicks are. If they have moved, name them with `--data`.
 
     Example: persona evaluate runs/news --against runs/other
 
-    The quality of a running service: persona evaluate runs/news --url http://127.0.0.1:8000
+    To measure a running service: persona evaluate runs/news --url http://127.0.0.1:8000
     """
     from model.evaluation.metrics import METRICS
     from model.report.evaluation_json import as_json
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _table(evaluation: "RunEvaluation", metrics: list[str]) -> Table:
-    """Means, one column per scorer."""
+    """The mean figures, one column per scorer."""
     cases = evaluation.encoder.metrics.cases
     table = Table(title=f"{evaluation.recipe.name}: {cases:,} test cases, every item ranked")
     table.add_column("")
@@ -99,7 +99,7 @@ def _table(evaluation: "RunEvaluation", metrics: list[str]) -> Table:
 
 
 def _apart(kind: "Apart") -> str:
-    """HEADLINE of every scorer on cases of one kind, in one line."""
+    """One line with the HEADLINE figure of every scorer on one kind of cases."""
     from model.report.run_evaluation import HEADLINE
 
     found = (f"{name} {metrics[HEADLINE]:.4f}" for name, metrics in kind.metrics.items())
@@ -108,7 +108,7 @@ def _apart(kind: "Apart") -> str:
 
 @contextmanager
 def _served(url: str | None, artifact: Path | None, model: str | None) -> "Iterator[list[Ranker]]":
-    """The encoder as a service and as an artifact serve it, ranked by what they recommend."""
+    """Scorers that rank the recommendations of a service or an artifact."""
     from model.evaluation.rankings import ListRanker
     from persona.client import Client
     from persona.engine import Engine
@@ -130,7 +130,7 @@ def _served(url: str | None, artifact: Path | None, model: str | None) -> "Itera
 
 
 def _difference(other: "ComparedScorer", name: str) -> str:
-    """The encoder's advantage over another scorer, in one line."""
+    """One line with the encoder's advantage over another scorer."""
     from model.report.run_evaluation import HEADLINE
 
     found = other.advantage[HEADLINE]

@@ -1,4 +1,4 @@
-"""`persona explain`: which clicks a user embedding looks at, as a table and a picture."""
+"""`persona explain`: which clicks the model attends to, as a table and a picture."""
 
 import json
 from collections.abc import Sequence
@@ -22,12 +22,15 @@ FORMATS = (".png", ".svg", ".pdf")
 
 def explain(
     history: Annotated[
-        str, typer.Option(help="Item ids, oldest to newest: with commas, or as a JSON list.")
+        str,
+        typer.Option(help="Item ids, oldest to newest: separated by commas, or as a JSON list."),
     ],
     output: Annotated[
         Path | None, typer.Option(help="Also draw a picture: .png, .svg or .pdf.")
     ] = None,
-    artifacts: Annotated[Path, typer.Option(help="Folder of NAME/VERSION/.")] = Path("artifacts"),
+    artifacts: Annotated[Path, typer.Option(help="Folder with NAME/VERSION/ folders.")] = Path(
+        "artifacts"
+    ),
     model: Annotated[
         str | None, typer.Option(help="Name of the model.  [default: the default model]")
     ] = None,
@@ -36,17 +39,19 @@ def explain(
     ] = False,
     candidates: Annotated[
         str | None,
-        typer.Option(help="Item ids: show which clicks speak for each (source-target models)."),
+        typer.Option(
+            help="Item ids: show the clicks that each one attends to (source-target models)."
+        ),
     ] = None,
     next_items: Annotated[
         int | None,
-        typer.Option("--next", min=1, help="Show so many recommended items, and reasons for each."),
+        typer.Option("--next", min=1, help="Show this many recommended items, with reasons."),
     ] = None,
 ) -> None:
-    """Show what the user embedding of one history looks at.
+    """Show which clicks of a history the model attends to.
 
-    Prints the weight of every click for each head, and first the start token's. Needs no service.
-    Items have the names that the artifact carries. A star marks one that the model does not know.
+    Prints the weights of the start token and of every click, for each head. Needs no service. Items
+    have the names in the artifact. A star marks unknown items.
 
         persona explain --history "frontpage,news,news,sports" --output attention.png
     """
@@ -71,13 +76,13 @@ def explain(
 
 @dataclass(frozen=True)
 class _Reader:
-    """One history, as one model reads it."""
+    """Reads one history with one model."""
 
     model: "Model"
     history: str
 
     def show_embedding(self, output: Path | None, *, full: bool) -> None:
-        """The weights that the embedding is read from; in the picture, on request, all weights."""
+        """Shows the weights behind the user embedding; `--full` draws all weights."""
         from persona.contract import Embeddings
 
         pooled = self._ask(Embeddings("pooled"))
@@ -99,12 +104,12 @@ class _Reader:
             save(draw_pooled(clicks, pooled.pooled_attention, title, about), output)
 
     def show_candidates(self, candidates: str, output: Path | None) -> None:
-        """Which clicks speak for each candidate."""
+        """Shows the weights that each candidate gives to the clicks."""
         from persona.contract import Scores
 
         chosen = item_ids(candidates, self.model.artifact.item_ids)
         if not chosen:
-            raise typer.BadParameter("--candidates names no item")
+            raise typer.BadParameter("--candidates needs at least one item")
         result = self._ask(Scores([chosen], attention=True))
         scores, weights = result.scores, result.candidate_attention
         assert scores is not None and weights is not None  # noqa: S101, PT018  # what was wanted
@@ -120,7 +125,7 @@ class _Reader:
         save(draw_candidates(clicks, rated, weights, title, about), output)
 
     def show_next(self, k: int, output: Path | None) -> None:
-        """The recommended items, and what each click adds to their scores."""
+        """Shows the recommended items, and the contribution of each click to their scores."""
         from persona.contract import Recommendations
 
         result = self._ask(Recommendations(k, reasons=True))
@@ -174,9 +179,9 @@ class _Reader:
 
 
 def item_ids(text: str, catalogue: "Sequence[ItemId]") -> "list[ItemId]":
-    """The items that a text names, as the catalogue writes them, integers too.
+    """The items in a text, as ids of the catalogue: strings or integers.
 
-    A text that starts with `[` is a JSON list, for names with commas in them.
+    A text that starts with `[` is read as a JSON list, which allows ids with commas.
     """
     if text.lstrip().startswith("["):
         try:
@@ -185,13 +190,13 @@ def item_ids(text: str, catalogue: "Sequence[ItemId]") -> "list[ItemId]":
             raise typer.BadParameter(f"the list of items is not JSON: {error}") from None
     else:
         named = [part.strip() for part in text.split(",") if part.strip()]
-    # Where both 7 and "7" are items, the text means the string.
+    # If both 7 and "7" are items, the text means the string.
     known = {str(item): item for item in sorted(catalogue, key=lambda item: isinstance(item, str))}
     return [known.get(name, name) for name in named]
 
 
 def _print_clicks(clicks: Sequence[str], weights: "Floats") -> None:
-    """A row a click, oldest first, below the start token."""
+    """Prints the start token, then a row per click, oldest first."""
     table = Table("", "click")
     for head in range(len(weights)):
         table.add_column(f"head {head + 1}", justify="right")
@@ -208,7 +213,7 @@ def _print_clicks(clicks: Sequence[str], weights: "Floats") -> None:
 def _print_candidates(
     candidates: Sequence[str], scores: "Floats", clicks: Sequence[str], weights: "Floats"
 ) -> None:
-    """A row a candidate: its score, and for each head the click that speaks for it most."""
+    """Prints a row per candidate: its score, and each head's click with the largest weight."""
     table = Table("candidate")
     table.add_column("score", justify="right")
     for head in range(weights.shape[1]):
@@ -222,7 +227,7 @@ def _print_candidates(
 def _print_next(
     items: Sequence[str], scores: "Floats", clicks: Sequence[str], reasons: "Floats"
 ) -> None:
-    """A row an item: its score, and the click that speaks for it most."""
+    """Prints a row per item: its score, and the click that contributed most."""
     table = Table("next", "click that speaks for it most")
     table.add_column("score", justify="right")
     for item, score, weights in zip(items, scores, reasons, strict=True):

@@ -1,4 +1,4 @@
-"""`persona export`: a run into an artifact."""
+"""`persona export`: turns a run into an artifact."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,35 +10,33 @@ from persona.cli.next_step import print_next
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder that `persona train` made.")],
-    name: Annotated[str, typer.Option(help="Name of the model, as requests give it.")],
-    version: Annotated[str, typer.Option(help="A number; the highest is served.")] = "1",
+    run: Annotated[Path, typer.Argument(help="Folder that `persona train` wrote.")],
+    name: Annotated[str, typer.Option(help="Name of the model, for requests.")],
+    version: Annotated[str, typer.Option(help="Version number; the highest one is served.")] = "1",
     output: Annotated[Path, typer.Option(help="Root folder of the artifacts.")] = Path("artifacts"),
     index: Annotated[
         bool, typer.Option("--index", help="Add an index, for a large catalogue.")
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="Clicks that measure the index.  [default: the run's]"),
+        typer.Option(help="Clicks to measure the index with.  [default: the run's]"),
     ] = None,
     item_embeddings: Annotated[
-        Path | None, typer.Option(help="Also write the item table here, as Parquet.")
+        Path | None, typer.Option(help="Also write the item table to this Parquet file.")
     ] = None,
     titles: Annotated[
-        Path | None, typer.Option(help="What people call the items: CSV of item_id, name, link.")
+        Path | None, typer.Option(help="Names and links of items: CSV with item_id, name, link.")
     ] = None,
     link: Annotated[
         str | None, typer.Option(help="Address of an item's page, with {item_id} in it.")
     ] = None,
-    examples: Annotated[
-        Path | None, typer.Option(help="Named histories to begin with, as JSON.")
-    ] = None,
+    examples: Annotated[Path | None, typer.Option(help="Example histories, as JSON.")] = None,
 ) -> None:
     """Turn a run into an artifact that the service loads.
 
-    The ONNX graphs are compared with PyTorch over a grid of shapes. A difference beyond the
-    tolerance stops the export and leaves nothing behind. A run that has not been evaluated, or
-    that ranks worse than popularity, is exported with a warning.
+    The ONNX graphs are compared with PyTorch over a grid of shapes. If they differ by more than
+    the tolerance, the export fails and writes nothing. You get a warning if the run has not been
+    evaluated or ranks worse than popularity.
 
     Example: persona export runs/news --name news --version 1 --output artifacts
     """

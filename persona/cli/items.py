@@ -1,4 +1,4 @@
-"""`persona items`: adds items to an artifact, changes and hides them, without training."""
+"""`persona items`: adds, changes and hides items of an artifact, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from persona.contract import ItemId
 
 app = typer.Typer(
-    help="The items of an artifact: add, change and remove them without training.",
+    help="Add, change and remove items of an artifact, without training.",
     no_args_is_help=True,
 )
 Folder = Annotated[
     Path, typer.Option("--artifact", help="Folder of a model, or of one version of it.")
 ]
 Version = Annotated[
-    str | None, typer.Option(help="Of what is written.  [default: one more than the newest]")
+    str | None, typer.Option(help="Version to write.  [default: one more than the newest]")
 ]
 
 
@@ -29,10 +29,10 @@ def add(
     artifact: Folder,
     version: Version = None,
 ) -> None:
-    """Write a new version with more items, or other features of known ones.
+    """Write a new version with new items, or with changed features of known ones.
 
-    The file has a column `item_id`, and beside it the features that the model reads or a column
-    `vector`; `name` and `link` are for people.
+    The file has a column `item_id`, and either the features that the model reads or a column
+    `vector`. The columns `name` and `link` are optional.
 
         persona items add new.parquet --artifact artifacts/shop
     """
@@ -49,7 +49,7 @@ def remove(
     artifact: Folder,
     version: Version = None,
 ) -> None:
-    """Write a new version that does not recommend some items; histories may still have them.
+    """Write a new version that does not recommend these items; histories may still contain them.
 
     persona items remove sku-1 sku-2 --artifact artifacts/shop
     """
@@ -85,9 +85,9 @@ def _write(
     )
     _say(f"{model / number}: {len(changed.ids):,} items; {counts}")
     if source.manifest.index is not None:
-        _say("It has no index: all items are searched until `persona export --index` makes one")
+        _say("It has no index: searches read all items until `persona export --index` adds one")
     if (source.folder / "signature.ed25519").exists():
-        _say("It is not signed: `persona sign` does that")
+        _say("It is not signed: use `persona sign`")
 
 
 def _next_version(model: Path) -> str:

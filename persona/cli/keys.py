@@ -1,4 +1,4 @@
-"""`persona keys`: the keys of a service's clients."""
+"""`persona keys`: manages the keys of a service's clients."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,16 @@ import typer
 from rich.console import Console
 
 app = typer.Typer(
-    help="The keys of a service's clients: add, list and remove them.", no_args_is_help=True
+    help="Add, list and remove the keys of a service's clients.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(help="Who holds the key: letters, digits, '_', '.', '-'.")]
-File = Annotated[Path, typer.Option(help="File of the keys' hashes.", envvar="PERSONA_KEYS_FILE")]
+File = Annotated[
+    Path, typer.Option(help="File with the hashes of the keys.", envvar="PERSONA_KEYS_FILE")
+]
 Limit = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Requests in a time, such as 100/second, or '1000000 histories/day'. Repeat for more."
-    ),
+    typer.Option(help="Limit, such as 100/second or '1000000 histories/day'. May be repeated."),
 ]
 DEFAULT = Path("keys.json")
 
@@ -30,9 +30,9 @@ def add(
     ] = False,
     limit: Limit = None,
 ) -> None:
-    """Make a key, show it once, and write its hash to the file.
+    """Create a key, show it once, and write its hash to the file.
 
-    A running service takes it within a second.
+    A running service accepts it within a second.
 
         persona keys add shop --limit 100/second
     """
@@ -47,7 +47,7 @@ def add(
 
 @app.command(name="list")
 def list_(file: File = DEFAULT) -> None:
-    """List who has a key, with role and limits."""
+    """List the keys by name, with roles and limits."""
     from service.keys import read_keys
 
     for key in read_keys(file):

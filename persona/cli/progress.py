@@ -1,4 +1,4 @@
-"""How a long job tells how far it is, and how it ends when it is told to."""
+"""Shows the progress of a long job, and ends it on a signal."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 30.0
 
-Report = Callable[[int, float], None]  # rows so far, and the fraction of all, 0 to 1
+Report = Callable[[int, float], None]  # rows so far, and their fraction of all rows, 0 to 1
 
 
 class _Ended(BaseException):
@@ -21,7 +21,7 @@ class _Ended(BaseException):
 
 @contextmanager
 def resumable(console: Console) -> Iterator[None]:
-    """Says how to go on after SIGINT or SIGTERM, and ends by that signal."""
+    """On SIGINT or SIGTERM, says how to continue and ends by that signal."""
     told: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -31,11 +31,11 @@ def resumable(console: Console) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except BaseException:  # a library may have made another error of ours
+    except BaseException:  # a library may have turned ours into another error
         if not told:
             raise
         name = signal.Signals(told[0]).name
-        console.print(f"persona: ended by {name}; the same command goes on", markup=False)
+        console.print(f"persona: ended by {name}; the same command continues", markup=False)
         signal.signal(told[0], signal.SIG_DFL)
         os.kill(os.getpid(), told[0])
     finally:
@@ -45,7 +45,7 @@ def resumable(console: Console) -> Iterator[None]:
 
 @contextmanager
 def progress_on(console: Console) -> Iterator[Report]:
-    """A bar on a terminal, and a line now and then elsewhere."""
+    """Shows a bar on a terminal; elsewhere, prints a line from time to time."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -81,7 +81,7 @@ def _lines(console: Console) -> Report:
 
 
 def _rates() -> Callable[[int], float]:
-    """Rows a second since the first call, without the rows before it."""
+    """Rows per second since the first call, not counting the rows before it."""
     first: list[tuple[float, int]] = []
 
     def rate(rows: int) -> float:

@@ -1,4 +1,4 @@
-"""Says before each new try what went wrong, in place of stamina's own log line."""
+"""Prints why a request is retried, in place of stamina's own log line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

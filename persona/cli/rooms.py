@@ -1,4 +1,4 @@
-"""Finds out what a verb lacks: a folder of the checkout, or a package of an extra."""
+"""Finds what a verb is missing: a folder of the checkout, or a package of an extra."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ ROOMS = {
     "serve": ["service"],
     "keys": ["service"],
 }
-# A user's own module may have the name of a room. Ours contains this file or folder.
+# A user's own module may have the same name as a room. Ours contains this file or folder.
 SIGNS = {"model": "clicks", "export": "write.py", "service": "protocols"}
 EXTRAS = {
     "engine": "onnxruntime pydantic",
@@ -27,7 +27,7 @@ EXTRAS = {
 
 
 def missing_room(verb: str) -> str | None:
-    """One line on the folder that the verb lacks, or on the module that hides it."""
+    """One line about the folder that the verb is missing, or about the module that hides it."""
     for room in ROOMS.get(verb, []):
         spec = find_spec(room)
         folders = list(spec.submodule_search_locations or []) if spec else []
@@ -41,7 +41,7 @@ def missing_room(verb: str) -> str | None:
 
 
 def hint(module: str) -> str | None:
-    """One line on how to install the module; None if it belongs to no extra."""
+    """One line that says how to install the module; None if it belongs to no extra."""
     package = module.split(".", maxsplit=1)[0]
     extra = next((name for name, packages in EXTRAS.items() if package in packages.split()), None)
     if extra is None:

@@ -1,4 +1,4 @@
-"""`persona score`: the user embeddings of a whole file of histories."""
+"""`persona score`: computes user embeddings for a whole file of histories."""
 
 import os
 from dataclasses import asdict, replace
@@ -28,7 +28,8 @@ def score(
     target: Annotated[
         str,
         typer.Option(
-            "--output", help="Ends with .parquet, .jsonl, .csv or .npy, or is a folder of parts."
+            "--output",
+            help="File that ends with .parquet, .jsonl, .csv or .npy, or a folder for parts.",
         ),
     ],
     table: TableOptions,
@@ -39,8 +40,8 @@ def score(
     artifact: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --url: score on this machine, a process a core, with the model in "
-            "this folder: of NAME/VERSION folders, of one model, or of one version."
+            help="Instead of --url: score on this machine, with one process per core. A folder "
+            "with NAME/VERSION/ folders, of one model, or of one version."
         ),
     ] = None,
     ray: Annotated[
@@ -50,7 +51,7 @@ def score(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of --artifact.  [default: one a core]")
+        int | None, typer.Option(min=1, help="Processes for --artifact.  [default: one per core]")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name of the model.  [default: the default model]")
@@ -61,57 +62,57 @@ def score(
     unknown_items: Annotated[
         Literal["token", "drop", "error"],
         typer.Option(
-            help="For items that the model does not know. token: encode an unknown item; "
-            "drop: leave the click out; error: reject the row."
+            help="Clicks on items that the model does not know. token: encode as unknown; "
+            "drop: leave out; error: reject the row."
         ),
     ] = "token",
     format: Annotated[  # noqa: A002  # the name of the option
-        TableFormat | None, typer.Option("--format", help="Of the input.  [detected]")
+        TableFormat | None, typer.Option("--format", help="Format of the input.  [detected]")
     ] = None,
     output_format: Annotated[
         Literal["parquet", "jsonl", "csv", "npy"] | None,
-        typer.Option(help="Of the output.  [default: by its name; parquet in a folder]"),
+        typer.Option(help="Format of the output.  [default: by its name; parquet for a folder]"),
     ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Write float16 numbers.")] = False,
     recommend: Annotated[
-        int | None, typer.Option(min=1, help="Write so many recommended items, no embeddings.")
+        int | None, typer.Option(min=1, help="Write this many recommended items instead.")
     ] = None,
     embeddings: Annotated[
-        bool, typer.Option("--embeddings", help="With --recommend: write embeddings, too.")
+        bool, typer.Option("--embeddings", help="With --recommend: also write embeddings.")
     ] = False,
     exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Recommend no item of the history.")
+        bool, typer.Option("--exclude-seen", help="Do not recommend items of the history.")
     ] = False,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Column to pass through; may be repeated.")
+        list[str] | None, typer.Option(help="Column to copy to the output. May be repeated.")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="Rejected rows, JSONL.  [default: OUTPUT.rejects.jsonl]")
+        Path | None, typer.Option(help="JSONL of rejected rows.  [default: OUTPUT.rejects.jsonl]")
     ] = None,
     max_rejects: Annotated[
-        str | None, typer.Option(help="Stop when more rows are rejected: 100, or 1%.")
+        str | None, typer.Option(help="Stop if more rows are rejected: 100, or 1%.")
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Forget an earlier run that did not end.")
+        bool, typer.Option("--restart", help="Discard an earlier, unfinished run.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Scores a whole file: a user embedding for every row.
+    """Scores a whole file: writes a user embedding for every user.
 
-    Each row of the input is one user with a list of items, or one click. The output has a row a
-    user, in the order of the input. A row that cannot be scored goes to the rejects file, with its
-    number and the reason.
+    Each row of the input is one user with a list of items, or one click. The output has one row
+    per user, in the order of the input. Rows that cannot be scored go to the rejects file, with
+    their number and the reason.
 
-    A run that was ended, even by SIGKILL, goes on when the same command is given again, and gives
-    the same bytes. Until its end, what is finished lies in the folder OUTPUT.work.
+    If a run is interrupted, even by SIGKILL, the same command continues it and writes the same
+    bytes. Finished parts are in the folder OUTPUT.work until the run ends.
 
-    Exit status: 0 all is written; 1 it failed, and the same command goes on; 2 wrong options;
-    3 too many rows were rejected, or all; 4 the input, the model or an option is another one than
-    that of the run to go on with.
+    Exit status: 0 success; 1 failure, the same command continues; 2 wrong options; 3 too many rows
+    were rejected, or all; 4 the input, the model or an option has changed since the interrupted
+    run.
 
         persona score --artifact artifacts/news --input users.parquet --output embeddings.parquet
     """
-    # Arrow's own allocator keeps 35 MB that it has no more use for.
+    # Arrow's own allocator keeps 35 MB that it no longer needs.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from persona.scoring import RunChanged, TooManyRejects, score_file
 

@@ -1,4 +1,4 @@
-"""`persona serve`: answers HTTP requests from the artifacts of a folder."""
+"""`persona serve`: serves the artifacts of a folder over HTTP."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 
 Artifacts = Annotated[
-    Path | None, typer.Option(help="Folder of NAME/VERSION/.  [default: artifacts]")
+    Path | None, typer.Option(help="Folder with NAME/VERSION/ folders.  [default: artifacts]")
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8000]")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes.  [default: one a core]")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes.  [default: one per core]")]
 LogLevel = Annotated[
     str | None,
     typer.Option(help="critical, error, warning, info or debug.  [default: info]"),
@@ -57,9 +57,9 @@ def serve(
             for detail in error.errors()
         )
         raise typer.BadParameter("; ".join(problems)) from None
-    find_artifacts(settings.artifacts)  # nothing starts where there is nothing to serve
+    find_artifacts(settings.artifacts)  # fails before the start if there is nothing to serve
     if settings.keys_file is not None:
-        read_keys(settings.keys_file)  # nor where nobody could get in
+        read_keys(settings.keys_file)  # or if the keys cannot be read
     n_workers = settings.workers or cpu_limit()
     with hold_port(settings.host, settings.port) as held:
         port = held.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`persona sign`: signs artifacts, so that a service can refuse those of strangers."""
+"""`persona sign`: signs artifacts, so that a service can refuse unsigned ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ def sign(
     ] = None,
     key: Annotated[Path, typer.Option(help="Private key.")] = Path("signing.pem"),
     new_key: Annotated[
-        bool, typer.Option(help="Make the private key, and beside it the public one, .pub.pem.")
+        bool, typer.Option(help="Create the private key, and the public key .pub.pem beside it.")
     ] = False,
 ) -> None:
     """Sign an artifact with an Ed25519 key; needs the extra `signed`.
@@ -20,7 +20,7 @@ def sign(
         persona sign --new-key
         persona sign artifacts/news/1
 
-    A service whose `PERSONA_TRUSTED_KEYS` names public keys opens signed artifacts alone.
+    A service with `PERSONA_TRUSTED_KEYS` opens only artifacts that one of those keys signed.
     """
     from persona.artifact import signature
 

@@ -1,4 +1,4 @@
-"""`persona train`: trains a user encoder on clicks, by a recipe, into a run."""
+"""`persona train`: trains a user encoder on clicks, by a recipe, and writes a run."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -25,9 +25,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder of the run.")],
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            help="TOML file with the choices.  [default: rules derive them from the clicks]"
-        ),
+        typer.Option(help="TOML file with all settings.  [default: derived from the clicks]"),
     ] = None,
     data: DataOption = None,
     format: FormatOption = None,  # noqa: A002  # the name of the option
@@ -38,8 +36,8 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Time for the whole run, validations included, in place of the recipe's "
-            "`training.minutes`; 0 sets no limit.",
+            help="Time limit for the whole run, including validation, in place of the recipe's "
+            "`training.minutes`. 0: no limit.",
             min=0,
         ),
     ] = None,
@@ -47,18 +45,20 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="Run whose weights, and by default whose recipe and clicks, this one starts from.",
+            help="Start from the weights of this run, by default with its recipe and clicks.",
         ),
     ] = None,
     gain: Annotated[
         bool,
-        typer.Option(help="With --from, train from nothing too, for as long, to report the gain."),
+        typer.Option(
+            help="With --from: also train from scratch for the same time, and report the gain."
+        ),
     ] = True,
     devices: Annotated[
         int | None,
         typer.Option(
-            help="Processes that train together, on one GPU each or all on CPUs.  "
-            "[default: every GPU, or one process]",
+            help="Training processes, each on its own GPU, or all on CPUs.  "
+            "[default: one per GPU, or one]",
             min=1,
         ),
     ] = None,
@@ -69,7 +69,7 @@ def train(
     """Train a user encoder on clicks.
 
     If the run is interrupted, even by SIGKILL, the same command resumes it from its last
-    checkpoint, and the result is that of an uninterrupted run, unless a time limit ends it.
+    checkpoint. The result is the same as without it, unless a time limit ends the run.
 
     Example: persona train --recipe recipes/msnbc.toml --data msnbc990928.seq --output runs/news
 
@@ -80,7 +80,7 @@ def train(
     Tonight's clicks, from yesterday's run:
     persona train --from runs/monday --data tuesday.csv --output runs/tuesday
 
-    With columns of other names, which `persona data inspect` finds:
+    If the columns have other names (`persona data inspect` finds them):
     persona train --data events.csv --user visitorid --item itemid --output runs/mine
     """
     # On several devices Lightning starts one process each, and numbers all but the first.
@@ -100,7 +100,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What the command line says of recipe and clicks."""
+    """The options about the recipe and the clicks."""
 
     recipe: Path | None
     start: Path | None
@@ -108,7 +108,7 @@ class _Chosen:
     changes: dict[str, float]  # of `training`
 
     def read(self) -> "tuple[Recipe, Histories, DataFact]":
-        """The recipe, by default that of the earlier run or one made by rule, and the clicks."""
+        """The recipe, by default the earlier run's or one made from the clicks, and the clicks."""
         from model.training.default_recipe import default_recipe
         from model.training.recipe import BY_RULE, Recipe, read_recipe
         from model.training.run import load_data, load_run_data, read_run_recipe
@@ -146,7 +146,7 @@ class _Run:
     first: bool = field(kw_only=True)  # of the processes that train together
 
     def train(self, *, gain: bool) -> None:
-        """Trains, and says what came of it."""
+        """Trains, and reports the result."""
         import logging
 
         from model.training.run import TRAINING, check_split, split, write_json

@@ -44,10 +44,10 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class ModelState:
-    """How all workers of the service serve a model."""
+    """The state of a model in all workers of the service."""
 
     model: str
-    shares: dict[str, float]  # version -> share of the requests that name none
+    shares: dict[str, float]  # version -> share of the requests that name no version
     loaded: list[str]
     refused: dict[str, str]  # version -> reason
 
@@ -93,7 +93,7 @@ def models(answer: Any) -> list[ModelCard]:
 
 
 def model_state(answer: Any) -> ModelState:
-    """The answer to a change of what is served."""
+    """The answer to a change of versions."""
     shares, loaded = _get(answer, "shares", dict), _get(answer, "loaded", list)
     return ModelState(_get(answer, "model", str), shares, loaded, _get(answer, "refused", dict))
 

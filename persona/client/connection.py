@@ -1,4 +1,4 @@
-"""Address, options, retries and connection errors: what both clients share."""
+"""The base of both clients: address, options, retries and connection errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +18,8 @@ class Options(TypedDict, total=False):
     """Keyword arguments of both clients, with their defaults."""
 
     timeout_s: float  # to connect, and again to answer; 30
-    attempts: int  # of each request, the first included; 5
-    retry_for_s: float  # no further attempt after this long; 60
+    attempts: int  # per request, including the first; 5
+    retry_for_s: float  # no further attempt after this time; 60
     limits: Limits  # of one request
     headers: dict[str, str]  # sent with every request
 
@@ -37,7 +37,7 @@ class Connection:
         self._headers = fixed | options.get("headers", {})
 
     def _tries(self) -> Any:
-        """The attempts at one request, for a `for` or `async for` loop."""
+        """The attempts for one request, for a `for` or `async for` loop."""
         return stamina.retry_context(
             on=self._retry_when,
             attempts=self._attempts,
@@ -48,7 +48,7 @@ class Connection:
         )
 
     def _retry_when(self, error: Exception) -> bool | float:
-        """Whether to try again, or the exact number of seconds until then."""
+        """Whether to retry, or the exact number of seconds to wait."""
         if not isinstance(error, RETRIED):
             return False
         pause_s = error.retry_after_s
@@ -58,7 +58,7 @@ class Connection:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Raises this package's errors in place of httpx's."""
+        """Turns httpx's errors into those of this package."""
         try:
             yield
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:

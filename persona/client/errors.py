@@ -1,8 +1,8 @@
-"""What can go wrong between the client and a service, beside the errors of `persona.contract`.
+"""The client's errors, in addition to those of `persona.contract`.
 
 PersonaError
-├── ConnectionFailed    no connection, or it broke; tried again
-├── ChangeRefused       what is served stays as it is; the message says why
+├── ConnectionFailed    no connection, or it broke; retried
+├── ChangeRefused       the service refused a change; the message says why
 ├── ServerError         the service failed; its log says why
 └── UnexpectedAnswer    the answer does not come from Persona
 """
@@ -15,7 +15,7 @@ class ConnectionFailed(PersonaError):
 
 
 class ChangeRefused(PersonaError):
-    """The service does not change what it serves: it may not, or a version is broken."""
+    """The service refused a change: it is not allowed, or a version is broken."""
 
 
 class ServerError(PersonaError):
@@ -23,4 +23,4 @@ class ServerError(PersonaError):
 
 
 class UnexpectedAnswer(PersonaError):
-    """Something answers at this address, but not as Persona does."""
+    """The answer does not come from Persona, or is malformed."""

@@ -24,7 +24,7 @@ class Client(Connection):
     """Talks to a Persona service; threads may share it. Use it in a `with` block.
 
     The client tries again after connection errors and after the answers 429, 503 and 504, with
-    growing pauses or after the pause that the service asks for. Every method raises the errors
+    growing pauses, or with the pause that the service requests. Every method raises the errors
     of `persona.contract` and `persona.client.errors`.
     """
 
@@ -66,10 +66,10 @@ class Client(Connection):
                 `{"id": ..., "items": [...]}` whose id comes back with the result.
             model: name of the model; None for the service's default.
             version: version of the model; None for the newest.
-            attention: `pooled` adds the weights in the position that the embedding is read
-                from, `full` adds the matrices of every block.
-            unknown_items: for items that the model does not know, `token` encodes a click on
-                an unknown item, `drop` leaves the click out, `error` refuses the request.
+            attention: `pooled` adds the weights behind the user embedding, `full` adds the
+                matrices of every block.
+            unknown_items: clicks on items that the model does not know. `token` encodes them as
+                unknown, `drop` leaves them out, `error` refuses the request.
         """
         calls = wire.encode_calls(
             histories,
@@ -93,9 +93,9 @@ class Client(Connection):
     ) -> Scored:
         """Scores `candidates` as each history's next click.
 
-        `candidates` are item ids for all histories, or one list for each history. The score of an
-        unknown one is NaN. `attention` adds how much each click speaks for each candidate. All
-        else is as for `encode`.
+        `candidates` are item ids for all histories, or one list per history. The score of an
+        unknown candidate is NaN. `attention` adds the weights that each candidate gives to the
+        clicks. Everything else is as for `encode`.
         """
         calls = wire.score_calls(
             histories,
@@ -116,8 +116,8 @@ class Client(Connection):
     ) -> Recommended:
         """The `k` best items for each history.
 
-        Fewer come back where the catalogue or the filters leave fewer. The options are those of
-        `persona.client.options`; all else is as for `encode`.
+        Returns fewer if fewer items qualify. The options are those of `persona.client.options`;
+        everything else is as for `encode`.
         """
         calls = wire.recommend_calls(histories, k, self._limits, **options)
         return answers.joined_recommended([self._send(call) for call in calls])
@@ -128,35 +128,36 @@ class Client(Connection):
         k: int = 10,
         **options: Unpack[SimilarOptions],
     ) -> Similar:
-        """The `k` items that are most like each item, by the cosine of their embeddings.
+        """The `k` items most similar to each item, by the cosine of their embeddings.
 
-        The item itself is not among them. An unknown item has none. All else is as for `recommend`.
+        The item itself is left out. An unknown item has no similar items. Everything else is as
+        for `recommend`.
         """
         calls = wire.similar_calls(items, k, self._limits, **options)
         return answers.joined_similar([self._send(call) for call in calls])
 
     def models(self) -> list[ModelCard]:
-        """The models that the service offers."""
+        """The models that the service serves."""
         return self._send(wire.models_call())
 
     def load(self, model: str, version: str | None = None) -> ModelState:
-        """Loads a version beside the others; without one, looks for the newest at once.
+        """Loads a version beside the others; without a version, checks for the newest at once.
 
         Raises:
-            ChangeRefused: the version is broken, or the service does not take such requests.
+            ChangeRefused: the version is broken, or the service does not accept such requests.
         """
         return self._send(wire.change_call("load", model, version=version))
 
     def unload(self, model: str, version: str | None = None) -> ModelState:
-        """Takes a version out, or the whole model.
+        """Removes a version, or the whole model.
 
         Raises:
-            ChangeRefused: nothing could take its place, or as for `load`.
+            ChangeRefused: no other version could take its place, or as for `load`.
         """
         return self._send(wire.change_call("unload", model, version=version))
 
     def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
-        """Shares the requests that name no version; without weights, the newest has all.
+        """Splits the requests that name no version; without weights, the newest version gets all.
 
         Raises:
             ChangeRefused: as for `load`.
@@ -171,7 +172,7 @@ class Client(Connection):
         """Returns once the service can answer.
 
         Raises:
-            NotReady: it could not within `timeout_s`; the message has the last reason.
+            NotReady: it was not ready within `timeout_s`; the message has the last reason.
         """
         deadline = time.monotonic() + timeout_s
         while reason := self._not_ready():
@@ -204,7 +205,7 @@ class Client(Connection):
 
 
 class AsyncClient(Connection):
-    """`Client` for asyncio: the same methods, awaited; use it in `async with`."""
+    """`Client` for asyncio: the same methods as coroutines. Use it in `async with`."""
 
     def __init__(
         self,
@@ -237,7 +238,7 @@ class AsyncClient(Connection):
         attention: AttentionDetail = "none",
         unknown_items: UnknownItems = "token",
     ) -> Encoded:
-        """As `Client.encode`."""
+        """Like `Client.encode`."""
         calls = wire.encode_calls(
             histories,
             self._limits,
@@ -258,7 +259,7 @@ class AsyncClient(Connection):
         attention: bool = False,
         unknown_items: UnknownItems = "token",
     ) -> Scored:
-        """As `Client.score`."""
+        """Like `Client.score`."""
         calls = wire.score_calls(
             histories,
             candidates,
@@ -276,7 +277,7 @@ class AsyncClient(Connection):
         k: int = 10,
         **options: Unpack[RecommendOptions],
     ) -> Recommended:
-        """As `Client.recommend`."""
+        """Like `Client.recommend`."""
         calls = wire.recommend_calls(histories, k, self._limits, **options)
         return answers.joined_recommended([await self._send(call) for call in calls])
 
@@ -286,32 +287,32 @@ class AsyncClient(Connection):
         k: int = 10,
         **options: Unpack[SimilarOptions],
     ) -> Similar:
-        """As `Client.similar`."""
+        """Like `Client.similar`."""
         calls = wire.similar_calls(items, k, self._limits, **options)
         return answers.joined_similar([await self._send(call) for call in calls])
 
     async def models(self) -> list[ModelCard]:
-        """As `Client.models`."""
+        """Like `Client.models`."""
         return await self._send(wire.models_call())
 
     async def load(self, model: str, version: str | None = None) -> ModelState:
-        """As `Client.load`."""
+        """Like `Client.load`."""
         return await self._send(wire.change_call("load", model, version=version))
 
     async def unload(self, model: str, version: str | None = None) -> ModelState:
-        """As `Client.unload`."""
+        """Like `Client.unload`."""
         return await self._send(wire.change_call("unload", model, version=version))
 
     async def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
-        """As `Client.share`."""
+        """Like `Client.share`."""
         return await self._send(wire.change_call("share", model, weights=dict(weights)))
 
     async def ready(self) -> bool:
-        """As `Client.ready`."""
+        """Like `Client.ready`."""
         return await self._not_ready() is None
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """As `Client.wait_until_ready`."""
+        """Like `Client.wait_until_ready`."""
         deadline = time.monotonic() + timeout_s
         while reason := await self._not_ready():
             if time.monotonic() >= deadline:

@@ -1,4 +1,4 @@
-"""What one request may carry, and the options of calls that have many."""
+"""The limits of a request, and the options of `recommend` and `similar`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from persona.contract import ItemId, UnknownItems
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may carry; the client parts longer inputs into several requests."""
+    """The size of one request; the client splits longer inputs into several requests."""
 
     histories: int = 1024
     full_attention_histories: int = 8  # their answer grows with the square of the length
@@ -18,7 +18,7 @@ class Limits:
     reasons: int = 8  # histories with reasons: an embedding for each click
     items: int = 262_144  # clicks and candidates
     body_bytes: int = 8 * 2**20
-    answer_bytes: int = 64 * 2**20  # of its answer, which may not be compressed
+    answer_bytes: int = 64 * 2**20  # of the answer, which must not be compressed
 
 
 class SimilarOptions(TypedDict, total=False):
@@ -34,6 +34,6 @@ class RecommendOptions(SimilarOptions, total=False):
     """Keyword arguments of `Client.recommend`."""
 
     exclude_seen: bool  # leave out the items of the history
-    with_reasons: bool  # how much each click speaks for each recommended item
-    exact: bool  # search all items, even where the model has an index
-    unknown_items: UnknownItems  # as for `encode`; "error" also refuses those of the two lists
+    with_reasons: bool  # also the contribution of each click to each item
+    exact: bool  # search all items, even if the model has an index
+    unknown_items: UnknownItems  # as for `encode`; "error" also applies to both lists

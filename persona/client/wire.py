@@ -1,6 +1,6 @@
-"""Writes requests and reads answers, without any input or output.
+"""Writes requests and reads answers, without sending or receiving them.
 
-`Client` and `AsyncClient` share all of this; they differ only in how a request travels.
+`Client` and `AsyncClient` share all of this; they differ only in how they send a request.
 docs/http-api.md describes the protocol.
 """
 
@@ -43,7 +43,7 @@ ERRORS: dict[int, type[PersonaError]] = {
     422: InvalidRequest,
     429: Overloaded,
     500: ServerError,
-    502: NotReady,  # a proxy, whose server is gone or starts again
+    502: NotReady,  # from a proxy whose server is down or restarting
     503: NotReady,
     504: DeadlineExceeded,
 }
@@ -55,10 +55,10 @@ class Call(Generic[T]):
 
     method: Literal["GET", "POST"]
     path: str
-    read: Callable[[Any], T]  # from the answer's JSON
+    read: Callable[[Any], T]  # reads the answer's JSON
     content: bytes | None = None
     start: int = 0  # index of the request's first history in the whole input
-    own_candidates: bool = False  # a list of candidates for each history
+    own_candidates: bool = False  # one list of candidates per history
 
 
 def encode_calls(
@@ -122,7 +122,7 @@ def recommend_calls(
 def similar_calls(
     items: Iterable[ItemId], k: int, limits: Limits, **options: Unpack[SimilarOptions]
 ) -> Iterator[Call[Similar]]:
-    """The requests that look for `k` items like each item, in order; at least one.
+    """The requests for `k` items similar to each item, in order; at least one.
 
     Raises:
         InvalidRequest: an id cannot be written as JSON.
@@ -135,12 +135,12 @@ def similar_calls(
 
 
 def models_call() -> Call[list[ModelCard]]:
-    """The request for the models on offer."""
+    """The request for the list of models."""
     return Call("GET", "/v1/models", answers.models)
 
 
 def change_call(verb: str, model: str, **options: object) -> Call[ModelState]:
-    """The request that changes what is served of a model: `load`, `unload` or `share`."""
+    """The request to `load`, `unload` or `share` versions of a model."""
     path = f"/v1/models/{quote(model, safe='')}/{verb}"
     return Call("POST", path, answers.model_state, _head(options))
 
@@ -151,9 +151,9 @@ def ready_call() -> Call[None]:
 
 
 class Answer:
-    """Collects the bytes of an answer, as many as it may have.
+    """Collects the bytes of an answer, up to a limit.
 
-    A compressed answer is refused: a few bytes of it may stand for gigabytes.
+    It refuses compressed answers, because a few bytes could expand to gigabytes.
     """
 
     def __init__(self, response: httpx.Response, limits: Limits) -> None:
@@ -164,17 +164,17 @@ class Answer:
             raise self._unexpected(f"compressed with {encoding}, which was not asked for")
 
     def add(self, piece: bytes) -> None:
-        """Adds what came next.
+        """Adds the next bytes.
 
         Raises:
-            UnexpectedAnswer: the answer has more bytes than it may have.
+            UnexpectedAnswer: the answer exceeds the limit.
         """
         self._content += piece
         if len(self._content) > self._limit:
             raise self._unexpected(f"more than {self._limit:,} bytes")
 
     def complete(self) -> httpx.Response:
-        """The answer with its content."""
+        """The complete answer."""
         got = self._response
         return httpx.Response(
             got.status_code,
@@ -192,7 +192,7 @@ def read(call: Call[T], response: httpx.Response) -> T:
     """The answer's value.
 
     Raises:
-        PersonaError: the one that the answer's status stands for, or `UnexpectedAnswer`.
+        PersonaError: the error for the answer's status, or `UnexpectedAnswer`.
     """
     if response.status_code != 200:
         raise _error(call, response)
@@ -216,7 +216,7 @@ def _head(options: Mapping[str, object]) -> bytes:
 
 
 def _of_job(head: bytes, start: int) -> bytes:
-    """The head of a part; one of a single history must not be taken for its user's request."""
+    """The head of a part. A part with one history must not be routed by that history's id."""
     return head[:-1] + b',"routing_key":null}' if start else head
 
 
@@ -253,7 +253,7 @@ def _within_scores(limits: Limits, candidates: Sequence[Any], own: bool) -> Limi
 def _parts(
     rows: Iterable[tuple[bytes, ...]], limits: Limits, head_bytes: int
 ) -> Iterator[tuple[int, list[tuple[bytes, ...]]]]:
-    """Index of the first row and the rows of each request; a row too large goes alone."""
+    """Per request: the index of its first row, and its rows. A row too large goes alone."""
     overhead = head_bytes + len(b',"histories":[],"candidates":[]}')
     start, part, size, items = 0, list[tuple[bytes, ...]](), overhead, 0
     for index, row in enumerate(rows):
@@ -270,7 +270,7 @@ def _parts(
 
 
 def _body(head: bytes, columns: Iterable[str], part: Sequence[tuple[bytes, ...]]) -> bytes:
-    """The JSON object `head` with one more key for each column."""
+    """The JSON object `head`, plus one key per column."""
     keys = [
         b',"%b":[%b]' % (name.encode(), b",".join(row[at] for row in part))
         for at, name in enumerate(columns)
@@ -282,7 +282,7 @@ def _error(call: Call[Any], response: httpx.Response) -> PersonaError:
     code, message, path = _error_fields(response)
     kind = ERRORS.get(response.status_code, UnexpectedAnswer)
     if kind is ModelNotFound and code != "model_not_found":
-        kind = UnexpectedAnswer  # another server, or the address lacks a prefix
+        kind = UnexpectedAnswer  # another server, or a prefix is missing in the address
     if not message:
         text = response.text[:200].strip()
         message = f"{call.method} {response.url} answers {response.status_code}: {text}"
@@ -292,7 +292,7 @@ def _error(call: Call[Any], response: httpx.Response) -> PersonaError:
 
 
 def _error_fields(response: httpx.Response) -> tuple[str, str, list[Any]]:
-    """Code, message and path; empty where the body does not have the service's error shape."""
+    """Code, message and path; empty if the body is not an error of the service."""
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
@@ -304,7 +304,7 @@ def _error_fields(response: httpx.Response) -> tuple[str, str, list[Any]]:
 
 
 def _invalid(call: Call[Any], message: str, path: Sequence[Any]) -> InvalidRequest:
-    """The error, with the history counted over the whole call and not over this request."""
+    """The error, with the history's index in the whole call instead of this request."""
     part = str(path[0]) if path and path[0] != "histories" else "clicks"
     place = _place(call, path)
     if "history" in place:
@@ -336,7 +336,7 @@ def _place(call: Call[Any], path: Sequence[Any]) -> dict[str, int]:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """Seconds to wait; None for the header's other form, a date, which only proxies send."""
+    """Seconds to wait; None if the header is a date, which only proxies send."""
     try:
         seconds = float(response.headers.get("retry-after", ""))
     except ValueError:

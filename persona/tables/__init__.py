@@ -1,11 +1,11 @@
 """Reads tables of clicks or histories, of any size, with DuckDB and Arrow.
 
-    open_table(source, options)   batches of histories, and the rows that cannot be used
-    propose(source, options)      a guess of which columns are meant
-    checksum(source)              what tells one input from another
-    TableOptions                  where the columns stand, and which rows count
+    open_table(source, options)   batches of histories, and broken rows
+    propose(source, options)      a guess of the columns
+    checksum(source)              identifies the input
+    TableOptions                  the columns, and the rows that count
 
-A name is imported when it is first used: the options alone need neither DuckDB nor Arrow.
+Each name is imported on first use, because the options alone need neither DuckDB nor Arrow.
 """
 
 from importlib import import_module

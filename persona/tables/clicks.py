@@ -1,4 +1,4 @@
-"""Tables with one click a row, sorted into histories."""
+"""Tables with one click per row, sorted into histories."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -35,7 +35,7 @@ class ClickTable(Table):
         super().__init__(records, database)
         layout, options = records.layout, records.options
         if options.columns:
-            raise TableError("only a table with one user a row can pass columns through")
+            raise TableError("only a table with one user per row can pass columns through")
         self._user = layout.position(options.user or "user")
         self._item = layout.position(options.item or "item")
         time = options.time or ("time" if layout.has("time") else None)
@@ -65,7 +65,7 @@ class ClickTable(Table):
             clicks = clicks if waiting is None else pa.concat_tables([waiting, clicks])
             clicks = clicks.combine_chunks()
             starts = _starts(clicks.column("user"))
-            # The clicks of the last user may go on in the next batch.
+            # The clicks of the last user may continue in the next batch.
             waiting = clicks.slice(starts[-1])
             yield from self._users(clicks, starts, user)
             user += len(starts) - 1
@@ -74,7 +74,7 @@ class ClickTable(Table):
             yield from self._users(waiting, [0, len(waiting)], user)
 
     def rejects(self) -> Iterator[Reject]:
-        """The rows that cannot be used, in order."""
+        """The broken rows, in order."""
         for batch in self._database.batches("SELECT * FROM rejects ORDER BY row", BATCH_ROWS):
             for row in batch.to_pylist():
                 file = self.files[row["file"]]
@@ -93,7 +93,7 @@ class ClickTable(Table):
         yield from self._database.batches(sql, SORTED_ROWS)
 
     def _converted(self, column: str, kind: IdKind) -> str:
-        """The SQL of ids in their type."""
+        """The SQL of ids, converted to their type."""
         if self.format == "parquet" or kind == "mixed":
             return column
         if kind == "integers":
@@ -101,7 +101,7 @@ class ClickTable(Table):
         return f"(CAST({column} AS JSON) ->> '$')" if self.format == "jsonl" else column
 
     def _users(self, clicks: Any, starts: Sequence[int], first_user: int) -> Iterator[Batch]:
-        """The histories between the starts, some thousand a batch."""
+        """The histories between the starts, in batches of some thousand."""
         nothing = pa.table({})
         for i in range(0, len(starts) - 1, BATCH_ROWS):
             bounds = starts[i : i + BATCH_ROWS + 1]
@@ -159,7 +159,7 @@ class ClickTable(Table):
         return f"SELECT {names}, {raw} FROM ({inner})"
 
     def _id(self, position: int) -> str:
-        """The SQL of an id, null where there is none."""
+        """The SQL of an id; null if it is missing."""
         value = self._records.value(position)
         if self.format == "jsonl":
             return f"nullif(nullif(CAST({value} AS VARCHAR), 'null'), '\"\"')"
@@ -169,7 +169,7 @@ class ClickTable(Table):
         return self.format != "parquet" or is_text_type(self._types[position])
 
     def _times(self) -> dict[str, str]:
-        """The SQL of the columns that clicks are sorted by: numbers of any unit."""
+        """The SQL of the sort columns: times as numbers of any unit."""
         if self._time is None:
             return {}
         if self._is_text(self._time):
@@ -185,7 +185,7 @@ class ClickTable(Table):
         return {"time": f"try_cast({value} AS DOUBLE)"}
 
     def _problems(self) -> list[str]:
-        """The cases of why a row cannot be used."""
+        """The SQL cases that explain why a row is broken."""
         cases = ["WHEN __problem IS NOT NULL THEN __problem"]
         for value, position in (("__user", self._user), ("__item", self._item)):
             name = self.columns[position]
@@ -202,7 +202,7 @@ class ClickTable(Table):
         return cases
 
     def _unreadable(self, position: int, number: str, kind: str) -> list[str]:
-        """The cases of a missing and of an unreadable number."""
+        """The SQL cases for a missing and for an unreadable number."""
         name, text = self.columns[position], self._records.text(position)
         message = f"{literal(f'{name} ')} || chr(39) || {text} || chr(39) || ' is {kind}'"
         bad = f"coalesce(NOT isfinite(CAST({number.format(text)} AS DOUBLE)), true)"
@@ -210,7 +210,7 @@ class ClickTable(Table):
         return [f"WHEN {missing} THEN {literal(f'no {name}')}", f"WHEN {bad} THEN {message}"]
 
     def _find_types(self) -> None:
-        """Finds the kinds of the ids and of the times, which all clicks together have."""
+        """Finds the types of ids and times, which depend on all clicks."""
         self.id_kind: IdKind = "strings"
         self.item_kind: IdKind = "strings"
         self._exact_times = False
@@ -233,7 +233,7 @@ class ClickTable(Table):
 
 
 def _starts(users: Any) -> list[int]:
-    """Where each user's clicks begin, and where the last one's do."""
+    """The start of each user's clicks, including the last user's."""
     same = pc.equal(users.slice(1), users.slice(0, len(users) - 1))
     changes = np.flatnonzero(~same.to_numpy(zero_copy_only=False)) + 1
     return [0, *changes.tolist()]

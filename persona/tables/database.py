@@ -1,4 +1,4 @@
-"""DuckDB as a calculator: it sorts, filters and splits Arrow batches, and opens no file itself."""
+"""DuckDB, used to sort, filter and split Arrow batches; it opens no files itself."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from persona.tables.errors import TableError
 
 
 class Database:
-    """A database in memory, which spills into a scratch folder beyond a limit."""
+    """An in-memory database that spills into a scratch folder above a limit."""
 
     def __init__(self, source: str, memory: str, scratch: Path | None) -> None:
         self._source = source
@@ -27,9 +27,9 @@ class Database:
                 }
             )
             self._connection.execute("SET TimeZone = 'UTC'")
-            # It would be drawn on stdout, among what a verb prints.
+            # The bar would be drawn on stdout, between the output of a verb.
             self._connection.execute("SET enable_progress_bar = false")
-            # An expression of `--where` sees the row, and no file, network or setting.
+            # An expression of `--where` must see only the row, not files, the network or settings.
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
 
@@ -42,17 +42,17 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Ends the database, and removes its scratch files."""
+        """Closes the database and removes its scratch files."""
         self._connection.close()
         self._scratch.cleanup()
 
     def count(self, sql: str, **views: Any) -> int:
-        """Runs a statement, and counts its rows; `views` are Arrow tables that it names."""
+        """Runs a statement and returns its number of rows; `views` are Arrow tables by name."""
         with self._views(views), self._named():
             return int((self._connection.execute(sql).fetchone() or (0,))[0])
 
     def table(self, sql: str, **views: Any) -> Any:
-        """The rows of a query as an Arrow table; `views` are Arrow tables that it names."""
+        """The rows of a query as an Arrow table; `views` are Arrow tables by name."""
         with self._views(views), self._named():
             return self._connection.sql(sql).to_arrow_table()
 
@@ -90,7 +90,7 @@ def expression(sql: str) -> str:
     """The text of one SQL expression, without comments.
 
     Raises:
-        TableError: the text is something else.
+        TableError: the text is anything else.
     """
     try:
         return str(duckdb.SQLExpression(sql))

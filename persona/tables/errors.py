@@ -1,8 +1,8 @@
-"""What is wrong with a table.
+"""The errors about tables.
 
 PersonaError
 └── TableError         a file cannot be read or understood; the message names it
-    └── NoSuchColumn   a column that was asked for, or that is needed, is not there
+    └── NoSuchColumn   a requested or required column is missing
 """
 
 from persona.contract import PersonaError
@@ -13,4 +13,4 @@ class TableError(PersonaError):
 
 
 class NoSuchColumn(TableError):
-    """A column that was asked for, or that is needed, is not there."""
+    """A requested or required column is missing."""

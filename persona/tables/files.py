@@ -1,4 +1,4 @@
-"""The files of a table: on this machine or in an object store, packed or not."""
+"""The files of a table: local or in an object store, compressed or not."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one table, in the order in which they are read."""
+    """The files of one table, in reading order."""
 
     source: str
     system: Any  # the file system that holds them
@@ -35,20 +35,20 @@ class Files:
     changed: tuple[float, ...]  # unix seconds
 
     def head(self, path: str, size: int = 4) -> bytes:
-        """The first bytes, as they stand in the file."""
+        """The first bytes of the file, still compressed."""
         with named(path), self.system.open_input_stream(path, compression=None) as stream:
             return bytes(stream.read(size))
 
     @contextmanager
     def open_text(self, path: str) -> Iterator[tuple[Any, Any]]:
-        """A stream of the unpacked bytes, and one that tells how many packed ones were read."""
+        """The decompressed stream, and the compressed one, whose position shows the progress."""
         start = self.head(path)
         packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
         with named(path), self.system.open_input_file(path) as file:
             yield (pa.CompressedInputStream(file, packing) if packing else file), file
 
     def checksum(self) -> str:
-        """SHA-256 of the file; of several files, that of their checksums one after another."""
+        """SHA-256 of the file; for several files, SHA-256 of their concatenated checksums."""
         digests = []
         for path in self.paths:
             digest = hashlib.sha256()
@@ -59,7 +59,7 @@ class Files:
         return digests[0] if len(digests) == 1 else _sha256("".join(digests))
 
     def open_file(self, path: str) -> Any:
-        """The file, to be read at any place."""
+        """The file, opened for random access."""
         with named(path):
             return self.system.open_input_file(path)
 
@@ -70,7 +70,7 @@ def _sha256(text: str) -> str:
 
 @contextmanager
 def named(path: str) -> Iterator[None]:
-    """Names the file in what goes wrong with it."""
+    """Adds the file's name to errors."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -79,12 +79,12 @@ def named(path: str) -> Iterator[None]:
 
 
 def find_files(source: str | Path) -> Files:
-    """The files that a path, folder, glob or URL (`s3://bucket/clicks/*.parquet`) stands for.
+    """The files of a path, folder, glob or URL (`s3://bucket/clicks/*.parquet`).
 
-    Hidden files of a folder, and those that begin with `_`, are no data, as with Spark.
+    Hidden files, and files whose names begin with `_`, are skipped, as in Spark.
 
     Raises:
-        TableError: there is none, or one is empty.
+        TableError: there is no file, or a file is empty.
     """
     source = str(source)
     try:

@@ -1,4 +1,4 @@
-"""Tables with one user a row."""
+"""Tables with one user per row."""
 
 import re
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from persona.tables.table import BATCH_ROWS, Table
 
 BLOCK_ROWS = 2**13  # of Parquet: a history may be long
 SEPARATORS = (",", "|", ";")  # between items, if not a space
-INTEGER = "(?:0|-?[1-9][0-9]{0,17})"  # of at most 18 digits, so that it fits into 64 bits
-NOT_UTF8 = object()  # stands for text that cannot be decoded
+INTEGER = "(?:0|-?[1-9][0-9]{0,17})"  # at most 18 digits, so that it fits into 64 bits
+NOT_UTF8 = object()  # replaces undecodable text
 
 
 class HistoryTable(Table):
@@ -45,7 +45,7 @@ class HistoryTable(Table):
         self._user = None if user is None else layout.position(user)
         self._passed = {name: layout.position(name) for name in options.columns}
         self._separator = options.item_separator or _separator(layout, self._history)
-        self._integer_items = False  # of histories that are text
+        self._integer_items = False  # for histories that are text
         self._id_kind: IdKind = "strings"
         records.need(self._history, self._user, records.rating, *self._passed.values())
         if layout.format == "parquet":
@@ -94,7 +94,7 @@ class HistoryTable(Table):
         self.schema = pa.schema(passed)
 
     def _survey(self) -> None:
-        """Counts the rows, and finds out whether all ids, and all items, are integers."""
+        """Counts the rows, and checks whether all ids and all items are integers."""
         records, in_parquet = self._records, self.format == "parquet"
         if in_parquet and not is_text_type(records.types()[self._history]):
             self.rows = None if records.filters else records.count()
@@ -105,7 +105,7 @@ class HistoryTable(Table):
         between = "\\s+" if self._separator == " " else f"\\s*{re.escape(self._separator)}\\s*"
         pattern = f"\\s*({INTEGER}({between}{INTEGER})*)?({between})?\\s*"
         integers = f"regexp_full_match(trim({items}, '\"'), {literal(pattern)})"
-        # A CASE, so that the long texts of JSON are not matched.
+        # The CASE avoids matching long JSON texts.
         sql = f"""SELECT count(*) AS rows,
             bool_and(CASE WHEN {items}[1] = '[' THEN true ELSE {integers} END) AS items,
             bool_and({is_integer(ids)}) AS integers, bool_and({ids}[1] = '"') AS texts
@@ -122,7 +122,7 @@ class HistoryTable(Table):
             self.id_type = arrow_type(self._id_kind)
 
     def _batch(self, file: str, part: Any) -> Iterator[Batch | Reject]:
-        """The rejects of some rows, and then a batch of the others."""
+        """The rejects among some rows, then a batch of the good ones."""
         names = ("__row", "__line", "__problem")
         numbers, lines, problems = (part.column(name).to_pylist() for name in names)
         ids, cells = self._ids(part.column("__id")), self._cells(part.column("__history"))
@@ -145,7 +145,7 @@ class HistoryTable(Table):
         yield Batch([numbers[i] for i in kept], places, [ids[i] for i in kept], histories, passed)
 
     def _ids(self, column: Any) -> list[Any]:
-        """The ids of rows; of JSON they are not checked yet."""
+        """The ids of rows; those from JSON are not checked yet."""
         if self.format == "jsonl":
             return id_values(column, "mixed")
         if self._id_kind == "integers":
@@ -194,7 +194,7 @@ class HistoryTable(Table):
 
 
 def _separator(layout: Layout, position: int) -> str:
-    """What stands between the items of a history that is text."""
+    """The separator between the items of a history that is text."""
     cells = [value for value in layout.values(position) if isinstance(value, str)]
     text = "".join(cell for cell in cells if not cell.startswith("["))
     likely = max(SEPARATORS, key=text.count)
@@ -202,7 +202,7 @@ def _separator(layout: Layout, position: int) -> str:
 
 
 def _lists(column: Any) -> list[Any]:
-    """The values of a column; of one of lists, much faster than `to_pylist`."""
+    """The values of a column; for lists, much faster than `to_pylist`."""
     if not _is_list_of_ids(column.type):
         return _values(column)
     lists = column.combine_chunks()

@@ -1,4 +1,4 @@
-"""Ids of a column: integers if all of them are written like integers, otherwise strings."""
+"""The ids of a column: integers if all of them are written like integers, otherwise strings."""
 
 from typing import Any, Literal
 
@@ -11,13 +11,13 @@ IdKind = Literal["integers", "strings", "mixed"]  # mixed: JSON texts of both
 
 
 def is_integer(text: str) -> str:
-    """The SQL of whether a text is null or written like an integer of 64 bits; 007 is not."""
+    """SQL that is true if a text is null or written like a 64-bit integer; 007 is not."""
     written = f"CAST(try_cast({text} AS BIGINT) AS VARCHAR)"
     return f"({text} IS NULL OR coalesce({written} = {text}, false))"
 
 
 def kind_of_ids(all_integers: bool, all_text: bool, format: str) -> IdKind:  # noqa: A002  # the option's name
-    """The kind of a column of CSV or JSON, from what holds for all of its values."""
+    """The type of ids in a column of CSV or JSON, given what holds for all values."""
     if all_integers:
         return "integers"
     return "mixed" if format == "jsonl" and not all_text else "strings"
@@ -46,10 +46,10 @@ def id_values(column: Any, kind: IdKind) -> list[Any]:
 
 
 def check_id_type(kind: Any, column: str, source: str) -> Any:
-    """The Arrow type of ids, plain.
+    """The plain Arrow type of ids.
 
     Raises:
-        TableError: it is neither of strings nor of integers.
+        TableError: the type is neither string nor integer.
     """
     if not is_id_type(kind):
         message = f"column {column!r} is {kind}, ids must be strings or integers"
@@ -59,12 +59,12 @@ def check_id_type(kind: Any, column: str, source: str) -> Any:
 
 
 def is_id_type(kind: Any) -> bool:
-    """Whether a type of Parquet holds ids."""
+    """Whether a Parquet type can hold ids."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(is_text_type(value) or pa.types.is_integer(value) or pa.types.is_null(value))
 
 
 def is_text_type(kind: Any) -> bool:
-    """Whether a type of Parquet holds text."""
+    """Whether a Parquet type holds text."""
     types = pa.types
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))

@@ -11,16 +11,16 @@ import pyarrow.parquet
 from persona.tables.errors import TableError
 
 ITEM_ID = "item_id"
-SEPARATOR = "|"  # of several texts in one field of a CSV
+SEPARATOR = "|"  # between several texts in one CSV field
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
-    """The rows, each with an `item_id`, a text or an integer; values that are missing are None.
+    """The rows, each with an `item_id` (a string or an integer); missing values are None.
 
-    In a CSV, a field with `|` in it holds several texts.
+    In CSV, a field with `|` holds several texts.
 
     Raises:
-        TableError: the file cannot be read, or has no column `item_id`, or a row no id.
+        TableError: the file cannot be read, has no column `item_id`, or a row has no id.
     """
     try:
         table = _table(path)
@@ -34,7 +34,9 @@ def read_items(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     for number, row in enumerate(rows, 1):
         if isinstance(row[ITEM_ID], bool) or not isinstance(row[ITEM_ID], str | int):
-            raise TableError(f"{path}: row {number}: the {ITEM_ID} is no text and no integer")
+            raise TableError(
+                f"{path}: row {number}: the {ITEM_ID} is neither a string nor an integer"
+            )
     return rows
 
 

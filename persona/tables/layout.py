@@ -1,4 +1,4 @@
-"""What a table looks like: its format, delimiter, header and columns, seen in its first lines."""
+"""Detects the layout of a table from its first lines: format, delimiter, header and columns."""
 
 import csv
 import re
@@ -28,26 +28,26 @@ ENDINGS: dict[str, TableFormat] = {
 DELIMITERS = ("::", "\t", ";", ",", "|", " ")
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
-VALUE = re.compile(r"[-+]?[\d.]+|[\d\s,;|]+|\d{4}-\d\d-\d\d.*|\[.*")  # no name of a column
+VALUE = re.compile(r"[-+]?[\d.]+|[\d\s,;|]+|\d{4}-\d\d-\d\d.*|\[.*")  # not a column name
 TYPED_NAME = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")  # RecBole
 Sample = Sequence[Sequence[object]]  # rows of values, as many as there are columns
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the values of a table are found."""
+    """The layout of a table."""
 
     format: TableFormat
     columns: tuple[str, ...]
-    delimiter: str = ""  # of CSV; empty: a line is one value
+    delimiter: str = ""  # for CSV; empty: a line is one value
     header: bool = False
     sample: Sample = ()
 
     def position(self, column: str) -> int:
-        """Where a column stands, by its name or its number from 1.
+        """The index of a column, given its name or its number from 1.
 
         Raises:
-            NoSuchColumn: there is none, or there are two.
+            NoSuchColumn: there is no such column, or there are two.
         """
         if self.columns.count(column) > 1:
             raise NoSuchColumn(f"more than one column is named {column!r}")
@@ -68,13 +68,13 @@ class Layout:
         return [row[position] for row in self.sample]
 
     def is_number(self, position: int) -> bool:
-        """Whether every value in the sample is written as a number."""
+        """Whether every value of a column in the sample is written as a number."""
         texts = [str(value) for value in self.values(position) if value not in (None, "")]
         return bool(texts) and all(NUMBER.fullmatch(text) for text in texts)
 
 
 def look(files: Files, options: TableOptions) -> Layout:
-    """The layout of a table, as the options say it and else as its first lines show it.
+    """The layout of a table from the options; the rest is detected from its first lines.
 
     Raises:
         TableError: the format is not known.
@@ -93,7 +93,7 @@ def look(files: Files, options: TableOptions) -> Layout:
     if kind == "jsonl" or (kind is None and 2 * objects > len(lines)):
         return _jsonl_layout(first, lines)
     if kind is None and re.fullmatch(r"\[\s*(\{.*)?", lines[0].strip()):
-        raise TableError(f"{first}: one JSON array; write one object a line (jq -c '.[]')")
+        raise TableError(f"{first}: one JSON array; write one object per line (jq -c '.[]')")
     return _csv_layout(lines, options)
 
 
@@ -111,7 +111,7 @@ def _parquet_layout(files: Files, path: str) -> Layout:
 
 
 def _in_microseconds(column: pa.Array) -> pa.Array:
-    """Times that Python can hold: without pandas it has no nanoseconds."""
+    """Times in microseconds, because Python's types have no nanoseconds."""
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return column.cast(pa.timestamp("us", kind.tz), safe=False)
@@ -168,7 +168,7 @@ def header_names(line: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(lines: Sequence[str], item_separator: str | None) -> str:
-    """The delimiter that most lines have as often as the first; empty if there is none."""
+    """The delimiter that occurs in most lines as often as in the first; empty if there is none."""
     plain = [QUOTED.sub("", line) for line in lines]
     shares = {}
     for delimiter in DELIMITERS:
@@ -178,7 +178,7 @@ def _delimiter(lines: Sequence[str], item_separator: str | None) -> str:
     best = max(shares, key=lambda delimiter: shares[delimiter], default="")
     if best and shares[best] > 0.5:
         return best
-    # No line is like the first. A header of names still tells.
+    # No line is like the first. The header may still show the delimiter.
     likely = [name for name in shares if name != " " and not VALUE.match(plain[0])]
     return likely[0] if likely else ""
 

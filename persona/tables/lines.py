@@ -1,6 +1,6 @@
 """The lines of text files, in blocks, as Arrow arrays of bytes.
 
-A row is a line. So a quote that is not closed spoils its own row and not the rows after it.
+A row is always one line, so an unclosed quote breaks only its own row.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ NEWLINE, SPACE = 10, 32
 class Lines:
     """Lines that are not blank, and their numbers, from 1."""
 
-    raw: Any  # Arrow array of bytes, each with its line's end
+    raw: Any  # Arrow array of bytes, with line ends
     numbers: NDArray[np.int64]
-    packed_bytes: int  # of the file that have been read
+    packed_bytes: int  # bytes of the file that have been read
 
 
 def read_lines(files: Files, path: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Lines]:
@@ -48,7 +48,7 @@ def read_lines(files: Files, path: str, block_bytes: int = BLOCK_BYTES) -> Itera
 
 
 def _blocks(text: Any, block_bytes: int) -> Iterator[bytes]:
-    """Whole lines; only the beginning of one that is too long, so that memory stays bounded."""
+    """Whole lines. Of lines that are too long, only the beginning, to limit memory."""
     rest = b""
     while chunk := text.read(block_bytes):
         data = rest + chunk
@@ -61,7 +61,7 @@ def _blocks(text: Any, block_bytes: int) -> Iterator[bytes]:
 
 
 def _line_offsets(data: bytes) -> NDArray[np.int32]:
-    """Where each line begins, and where the last one ends."""
+    """The start of each line, and the end of the last one."""
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1
     unfinished = [] if data.endswith(b"\n") else [len(data)]
     return np.concatenate(([0], ends, unfinished)).astype(np.int32)
@@ -71,7 +71,7 @@ def _filled(data: bytes, offsets: NDArray[np.int32], first: int, packed_bytes: i
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     raw = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
     numbers = np.arange(first, first + len(raw), dtype=np.int64)
-    # A blank line begins with white space, and few others do.
+    # Blank lines begin with white space, and few other lines do.
     suspects = np.flatnonzero(np.frombuffer(data, np.uint8)[offsets[:-1]] <= SPACE)
     blank = [i for i in suspects.tolist() if data[offsets[i] : offsets[i + 1]].isspace()]
     if blank:

@@ -18,23 +18,23 @@ MEMORY = "1GB"
 
 def open_table(
     source: str | Path,
-    options: TableOptions = TableOptions(),  # noqa: B008  # it is frozen
+    options: TableOptions = TableOptions(),  # noqa: B008  # the default is frozen
     *,
     limit: int | None = None,
     memory: str = MEMORY,
     scratch: Path | None = None,
 ) -> Table:
-    """Opens a table of histories, or one of clicks, which are sorted into histories.
+    """Opens a table of histories, or of clicks, which it sorts into histories.
 
     Args:
-        source: a file, folder, glob or URL; text may be packed with gzip or zstd.
-        options: where the columns stand, and which rows count.
-        limit: how many rows to read at most.
-        memory: of the database; what exceeds it goes into scratch files.
-        scratch: folder for them; by default that of the system.
+        source: a file, folder, glob or URL; text may be compressed with gzip or zstd.
+        options: the columns, and the rows that count.
+        limit: maximum number of rows to read.
+        memory: memory limit of the database; the rest goes into scratch files.
+        scratch: folder for scratch files; by default the system's.
 
     Raises:
-        NoSuchColumn: a column is not there; the message proposes what may be meant.
+        NoSuchColumn: a column is missing; the message suggests others.
         TableError: the table cannot be read.
     """
     files = find_files(source)
@@ -54,7 +54,7 @@ def open_table(
 
 
 def checksum(source: str | Path) -> str:
-    """SHA-256 of a file; of several files, that of their checksums one after another.
+    """SHA-256 of a file; for several files, SHA-256 of their concatenated checksums.
 
     Raises:
         TableError: a file cannot be read.

@@ -14,8 +14,8 @@ from persona.tables.files import find_files
 from persona.tables.layout import NUMBER, Layout, look
 from persona.tables.options import TableOptions
 
-# What columns of public sets and of logs are called, likely ones first; compared without case
-# and signs, so that `user_id` is `userId`.
+# Common column names in public sets and logs, likely ones first. They are compared without case
+# and punctuation, so that `user_id` equals `userId`.
 NAMES = {
     "user": "user userid visitorid visitor reviewerid customerid clientid memberid accountid "
     "profileid uid uuid cookie deviceid sessionid session id",
@@ -33,21 +33,21 @@ MISSING = {"", "na", "nan", "null", "none", "\\n"}
 UNIX_TIMES = [(788_918_400 * 1000**unit, 2_524_608_000 * 1000**unit) for unit in range(4)]
 ISO = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 ITEMS = re.compile(r"\s*\[.*\]\s*|[^\s,|;]+(?:[,|;][^\s,|;]+)+|-?\d+(?: -?\d+)+")
-MAX_EVENTS = 20  # more different values are no kinds of events
+MAX_EVENTS = 20  # columns with more distinct values are not event types
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Options with which a table can probably be read."""
+    """Options that can probably read a table."""
 
     options: TableOptions
     columns: tuple[str, ...]
-    events: tuple[str, ...] = ()  # kinds of events in the first rows, frequent ones first
+    events: tuple[str, ...] = ()  # event types in the first rows, frequent ones first
     rating: str | None = None  # a column of ratings
 
 
 def propose(source: str | Path, options: TableOptions) -> Proposal:
-    """Completes the options with guesses; what they say stays.
+    """Completes the options with guesses; given options stay.
 
     Raises:
         TableError: the table cannot be read.
@@ -56,7 +56,7 @@ def propose(source: str | Path, options: TableOptions) -> Proposal:
     found = _propose(layout, options)
     if layout.format != "csv" or layout.header:
         return found
-    # Columns without names: the command that reads them is plainer with numbers.
+    # If columns have no names, numbers make a simpler command.
     numbers: dict[str, Any] = {
         role: str(layout.position(column) + 1)
         for role in ("history", "user", "item", "time")
@@ -71,7 +71,7 @@ def _propose(layout: Layout, options: TableOptions) -> Proposal:
     if history is not None:
         chosen = {"history": history, "user": options.user or guess.named("user")}
         return Proposal(_completed(options, chosen), layout.columns)
-    # The time first, since its values are the easiest to tell.
+    # The time first, because its values are the easiest to recognise.
     time = options.time or guess.named("time") or guess.time()
     user = options.user or guess.named("user") or guess.filled({time})
     item = options.item or guess.named("item") or guess.filled({time, user})
@@ -84,7 +84,7 @@ def _propose(layout: Layout, options: TableOptions) -> Proposal:
 
 
 def _completed(options: TableOptions, chosen: dict[str, str | None]) -> TableOptions:
-    """The options with the choices that differ from what is read without them."""
+    """The options, with only those guesses that differ from the defaults."""
     by_default = {("history", "history"), ("user", "user"), ("item", "item"), ("time", "time")}
     needed: dict[str, Any] = {
         name: column for name, column in chosen.items() if (name, column) not in by_default
@@ -125,7 +125,7 @@ class _Guess:
         return next((name for name in columns if self._is_filled(name)), None)
 
     def kinds(self, column: str) -> tuple[str, ...]:
-        """The different values of a column, if they are few."""
+        """The distinct values of a column, if they are few."""
         counts = Counter(map(str, self._values(column)))
         kinds = tuple(value for value, _ in counts.most_common())
         return kinds if len(kinds) <= MAX_EVENTS else ()
@@ -157,12 +157,12 @@ def _is_time(value: object) -> bool:
 
 
 def _plain(column: str) -> str:
-    """The name as SQL, quoted only where it must be."""
+    """The name as SQL, quoted only if necessary."""
     return column if re.fullmatch("[a-z_][a-z0-9_]*", column) else identifier(column)
 
 
 def as_words(options: TableOptions) -> str:
-    """The options as they are typed on the command line."""
+    """The options as command-line words."""
     words = list[str]()
     for field in fields(options):
         value = getattr(options, field.name)
@@ -175,6 +175,6 @@ def as_words(options: TableOptions) -> str:
 
 
 def _quoted(word: str) -> str:
-    """The word for a shell; a SQL text in single quotes stays readable."""
+    """The word, quoted for a shell so that SQL text in single quotes stays readable."""
     plain = re.fullmatch(r"[\w\s'=<>().,%+-]+", word)
     return f'"{word}"' if "'" in word and plain else shlex.quote(word)

@@ -1,13 +1,12 @@
 """The records of a table in blocks, and the SQL that finds a record's values in them.
 
-Every record has these columns; those of the table itself stand beside them, by their names, for
-the expression of `where`:
+Every record has these columns, and for the expression of `where` also the table's own columns:
 
     __row       its number, from 0, over all files
     __line      its line, from 1, within its file; null in Parquet
     __raw       the bytes of its line
     __fields    its values; null where there is a problem
-    __problem   why it cannot be used, or null
+    __problem   why it is broken, or null
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from persona.tables.lines import MAX_LINE_BYTES, read_lines
 from persona.tables.options import TableOptions
 
 BLOCK_ROWS = 2**18  # of Parquet
-# Arrow otherwise reads ahead, and keeps all that it has read until the file is closed.
+# Otherwise, Arrow reads ahead and keeps everything until the file is closed.
 STREAMED = {"pre_buffer": False, "buffer_size": 2**22}
 PART_ROWS = 2**15
 QUOTED_FIELD = '"(?:[^"]|"")*"'
@@ -70,7 +69,7 @@ class Records:
                 numbers = pa.array(np.arange(first, first + left))
                 numbered = view.slice(0, left).append_column("__row", numbers)
                 done = (number + fraction) / len(self.files.paths)
-                # DuckDB's threads share a table by its batches.
+                # DuckDB's threads divide a table by its batches.
                 parts = pa.Table.from_batches(numbered.to_batches(PART_ROWS), numbered.schema)
                 yield Block(parts, path, left, done)
                 first += left
@@ -88,7 +87,7 @@ class Records:
 
     @property
     def filters(self) -> bool:
-        """Whether some records may not count."""
+        """Whether some records may be ignored."""
         return self.options.where is not None or self.options.min_rating is not None
 
     def types(self) -> list[Any]:
@@ -124,7 +123,7 @@ class Records:
         return f"SELECT *{named_columns} FROM ({inner})"
 
     def kept(self) -> str:
-        """The SQL condition of the records that count; those with a problem do."""
+        """The SQL condition for records that count, including broken ones."""
         conditions = [f"({expression(self.options.where)})"] if self.options.where else []
         if self.rating is not None and self.options.min_rating is not None:
             rating, least = self.text(self.rating), float(self.options.min_rating)
@@ -132,7 +131,7 @@ class Records:
         return f"(__problem IS NOT NULL OR ({' AND '.join(conditions)}))" if conditions else "true"
 
     def value(self, position: int) -> str:
-        """The SQL of a column's value: text, JSON, or of the type that Parquet has."""
+        """The SQL of a column's value: text, JSON, or Parquet's type."""
         if self.layout.format == "parquet":
             return f"__column{position}"
         if self.layout.format == "jsonl":
@@ -181,7 +180,7 @@ class Records:
         return f"try(json_extract(__text, [{', '.join(map(literal, pointers))}]))"
 
     def _problem(self) -> str:
-        """The SQL of why a line is no record, or null."""
+        """The SQL of the reason why a line is no record, or null."""
         long = f"the line has more than {MAX_LINE_BYTES} bytes"
         cases = [f"WHEN octet_length(__raw) > {MAX_LINE_BYTES} THEN {literal(long)}"]
         cases += ["WHEN __text IS NULL THEN 'not UTF-8'"]
@@ -197,7 +196,7 @@ class Records:
         return f"CASE {' '.join(cases)} END"
 
     def _named_columns(self) -> str:
-        """The columns under their own names, as `where` speaks of them."""
+        """The columns under their own names, for `where`."""
         names = [name.casefold() for name in self.layout.columns]
         return "".join(
             f", {self._typed(i)} AS {identifier(name)}"
@@ -213,22 +212,22 @@ class Records:
 
 
 def plain(column: Any) -> Any:
-    """The column without pandas' dictionary of categories, and in UTC without saying so."""
+    """The column without pandas' categories, and with times in UTC but without a zone."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return column.cast(kind.value_type)
-    # DuckDB has no functions of a zone's nanoseconds.
+    # DuckDB has no functions for nanoseconds with a zone.
     zoned = pa.types.is_timestamp(kind) and kind.tz is not None
     return column.cast(pa.timestamp(kind.unit)) if zoned else column
 
 
 def _csv_fields(layout: Layout) -> str:
-    """The SQL of the fields of `__text`, or of null where quotes are broken."""
+    """The SQL of the fields of `__text`; null if quotes are broken."""
     if not layout.delimiter:
         return f"[{_unquoted('__text')}]"
     fields = f"string_split(__text, {literal(layout.delimiter)})"
     if len(layout.delimiter) > 1 or layout.delimiter == "\t":
-        # Here a quote is mostly a character like any other ("Weird Al" Yankovic).
+        # In these lines, a quote is usually an ordinary character ("Weird Al" Yankovic).
         quoted = f"list_transform({fields}, lambda field: {_unquoted('field')})"
     else:
         mark = rf"\x{{{ord(layout.delimiter):x}}}"
@@ -241,6 +240,6 @@ def _csv_fields(layout: Layout) -> str:
 
 
 def _unquoted(field: str) -> str:
-    """The SQL of a field without its quotes, if it is a quoted one."""
+    """The SQL of a field without its quotes, if it has any."""
     inner = f"""replace(substr({field}, 2, length({field}) - 2), '""', '"')"""
     return f"CASE WHEN regexp_full_match({field}, '{QUOTED_FIELD}') THEN {inner} ELSE {field} END"

@@ -1,4 +1,4 @@
-"""What a table yields: batches of histories, and the rows that cannot be used."""
+"""The output of a table: batches of histories, and broken rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Batch:
     lines: Sequence[int] | None  # from 1, within the file; None in Parquet and in click tables
     ids: Sequence[ItemId | None]
     histories: Sequence[Sequence[ItemId]]  # oldest to newest
-    passed: Any  # Arrow table of the columns that are passed through
-    times: Sequence[Sequence[float]] | None = None  # seconds of the clicks, where they are kept
+    passed: Any  # Arrow table of passed-through columns
+    times: Sequence[Sequence[float]] | None = None  # times of the clicks in seconds, if requested
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that cannot be used, and why."""
+    """A broken row, and the reason."""
 
     row: int  # from 0, over all files
     line: int | None  # from 1, within the file; None in Parquet
@@ -36,12 +36,12 @@ class Reject:
 
     @property
     def place(self) -> str:
-        """Where the row stands, for a message."""
+        """The row's place, for a message."""
         return f"line {self.line}" if self.line is not None else f"row {self.row + 1}"
 
 
 class BadRow(Exception):
-    """Why one row cannot be used."""
+    """The reason why one row is broken."""
 
 
 def as_history(value: object) -> list[ItemId]:
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
     if isinstance(value, bytes):
         text = value[: 4 * SHOWN_CHARACTERS].decode(errors="replace").rstrip("\r\n")
     else:
-        # Cut before it is written as JSON: a history may have millions of clicks.
+        # Shortened before writing JSON, because a history may have millions of clicks.
         value = value[:SHOWN_CHARACTERS] if isinstance(value, list) else value
         text = orjson.dumps(value, default=repr).decode()
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

@@ -16,19 +16,19 @@ BATCH_ROWS = 4096
 
 
 class Table(ABC):
-    """Histories of users, batch by batch, and the rows that cannot be used.
+    """Histories of users, batch by batch, and broken rows.
 
-    It can be iterated again, and then gives the same in the same order. Memory stays within the
-    limit that `open_table` got, whatever the size of the input.
+    Every iteration gives the same rows in the same order. Memory stays within the limit given to
+    `open_table`, for any size of input.
     """
 
-    kind: Literal["histories", "clicks"]  # one user a row, or one click a row
-    id_type: Any  # Arrow type of the ids; string where they are mixed or absent
-    schema: Any  # Arrow schema of the columns that are passed through
-    rows: int | None = None  # of the input, where known
-    fraction_read: float = 0.0  # of the last iteration, 0 to 1
+    kind: Literal["histories", "clicks"]  # one user per row, or one click per row
+    id_type: Any  # Arrow type of the ids; string if they are mixed or absent
+    schema: Any  # Arrow schema of passed-through columns
+    rows: int | None = None  # rows of the input, if known
+    fraction_read: float = 0.0  # progress of the last iteration, 0 to 1
     timed: bool = False  # whether the clicks have times
-    keep_times: bool = False  # whether batches have them
+    keep_times: bool = False  # whether batches include them
 
     def __init__(self, records: Records, database: Database) -> None:
         self._records, self._database = records, database
@@ -41,17 +41,17 @@ class Table(ABC):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns that are there."""
+        """The names of the columns."""
         return self._records.layout.columns
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files, in the order in which they are read."""
+        """The files, in reading order."""
         return self._records.files.paths
 
     @property
     def states(self) -> dict[str, str]:
-        """What changes when a file does, by file."""
+        """By file, a state that differs when the file has changed."""
         files = self._records.files
         return {
             path: f"{size} bytes, changed at {changed:.6f}"
@@ -72,8 +72,8 @@ class Table(ABC):
     def __iter__(self) -> Iterator[Batch | Reject]:
         """All rows. Histories come in the order of the files, clicks by user id.
 
-        In a table of histories, the rejects of some thousand rows come before the batch of the
-        others; in a table of clicks, all rejects come first.
+        In a table of histories, the rejects among some thousand rows come before the batch of good
+        rows. In a table of clicks, all rejects come first.
         """
 
 

@@ -1,1 +1,1 @@
-"""Connections: HTTP/1.1 as uvicorn reads it, within limits of size, number and time."""
+"""Connections: uvicorn's HTTP/1.1, with limits on size, number and time."""

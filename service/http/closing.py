@@ -1,14 +1,14 @@
-"""How an answer leaves: in one piece, and so that a client which still sends can read it.
+"""Sends answers in one piece, and lets clients that are still sending read them.
 
-A socket that is closed while unread bytes wait resets the connection, and the reset discards the
-answer on its way to the client (RFC 9112, 9.6). So our side is ended first, and what the client
-still sends is dropped, for a bounded time and number of bytes.
+Closing a socket with unread bytes resets the connection, and the reset discards the answer on its
+way to the client (RFC 9112, 9.6). So our side closes first, and drops what the client still sends,
+up to a limit of time and bytes.
 
-Uvicorn writes the head of an answer and its body apart. Sent like that, each costs a system call, a
-packet, and a wake-up of the client, which together take as long as all else that a short history
-needs. So what is written is held until the answer is whole. The answers of one turn of the event
-loop leave together, after all of them are written: the first packet wakes the client, and the
-others find it awake (1.05 x the answers a second of short histories).
+Uvicorn writes the head and the body of an answer separately. Each would cost a system call, a
+packet and a wake-up of the client, which together take as long as everything else for a short
+history. So written bytes are held until the answer is complete. All answers of one turn of the
+event loop are sent together: the first packet wakes the client, and the others find it awake (1.05
+times the answers per second of short histories).
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from typing import Any
 
 
 class Outbox:
-    """The connections of a worker whose answers are whole."""
+    """The connections of a worker with complete answers."""
 
     def __init__(self) -> None:
         self._waiting: list[ClosingTransport] = []
 
     def add(self, answered: "ClosingTransport", loop: asyncio.AbstractEventLoop) -> None:
-        """Sends what the connection holds when all that the loop has to do now is done."""
+        """Sends the connection's held bytes at the end of the loop's current turn."""
         if not self._waiting:
             loop.call_soon(self._send)
         self._waiting.append(answered)
@@ -35,7 +35,7 @@ class Outbox:
 
 
 class ClosingTransport(asyncio.Transport):
-    """Holds what is written until `flush`; its `close` lingers where the client may still send."""
+    """Holds written bytes until `flush`; `close` lingers if the client may still send."""
 
     def __init__(
         self,
@@ -48,23 +48,23 @@ class ClosingTransport(asyncio.Transport):
         self._still_sending = still_sending
         self._max_bytes = max_bytes
         self._held: list[bytes | bytearray | memoryview[Any]] = []
-        # Every request calls these. In between, a method of ours would cost more than the rest.
+        # Every request calls these; an extra method in between would cost more than the rest.
         self.write = self._held.append  # type: ignore[assignment, method-assign]  # each takes bytes
         self.is_closing = transport.is_closing  # type: ignore[method-assign]  # until it lingers
 
     def flush(self) -> None:
-        """Sends what was written; nothing, if the client has gone."""
+        """Sends the written bytes, unless the client has gone."""
         if self._held and not self._transport.is_closing():
             self._transport.writelines(self._held)
         self._held.clear()
 
     def hold_nothing(self) -> None:
-        """From now on sends what is written at once."""
+        """From now on, sends written bytes at once."""
         self.flush()
         self.write = self._transport.write  # type: ignore[method-assign]  # the same method
 
     def pause_reading(self) -> None:
-        """Leaves what comes in the socket."""
+        """Leaves incoming bytes in the socket."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -76,15 +76,15 @@ class ClosingTransport(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the client has not taken yet."""
+        """Bytes that the client has not read yet."""
         return self._transport.get_write_buffer_size()
 
     def abort(self) -> None:
-        """Closes at once; what was not sent is lost."""
+        """Closes at once; unsent bytes are lost."""
         self._transport.abort()
 
     def close(self) -> None:
-        """Sends what was written, then closes."""
+        """Sends the written bytes, then closes."""
         if self.is_closing():
             return
         self.flush()
@@ -105,7 +105,7 @@ def _yes() -> bool:
 
 
 class _Rest(asyncio.Protocol):
-    """Drops what comes after the answer, up to a limit."""
+    """Drops what the client sends after the answer, up to a limit."""
 
     def __init__(self, transport: asyncio.Transport, max_bytes: int) -> None:
         self._transport = transport
@@ -122,11 +122,11 @@ class _Rest(asyncio.Protocol):
         """The client has read the answer, and closes."""
 
     def pause_writing(self) -> None:
-        """The client takes nothing."""
+        """The client does not read."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """The client takes more."""
+        """The client reads again."""
         self._protocol.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:

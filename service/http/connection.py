@@ -1,9 +1,8 @@
-"""Uvicorn's HTTP/1.1 connection, held within limits, with every refusal in the shape of an error.
+"""Uvicorn's HTTP/1.1 connection with limits; every refusal has the form of an error.
 
-It is uvicorn's own protocol class, handed back through uvicorn's setting `http`. What is added:
-limits on the head of a request and on what an unfinished request holds, an answer to what is not
-HTTP/1.1, and no change of protocol in the middle of a connection. How long each step may take is
-the business of `Watch`.
+It is a subclass of uvicorn's own protocol class, set with uvicorn's setting `http`. It adds limits
+on the head of a request and on the memory of an unfinished one, answers to anything that is not
+HTTP/1.1, and refuses to change the protocol of a connection. `Watch` limits the time of each step.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from service.protocols.exchange import Answer, Send
 from service.settings import Settings
 
 _STOPS = (httptools.HttpParserUpgrade, httptools.HttpParserError)
-HALF_CLOSED_S = 0.05  # whoever ends its side later than this after its request has gone away
+HALF_CLOSED_S = 0.05  # a client that closes its side later than this after its request is gone
 
 
 def limited(settings: Settings) -> type[HttpToolsProtocol]:
@@ -53,7 +52,7 @@ class Connection(HttpToolsProtocol):
         self._client_ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Lets the client in, or turns it away."""
+        """Accepts the client, or refuses it."""
         limit = self._settings.max_discarded_bytes
         self._answers = ClosingTransport(transport, self._may_send, limit)
         super().connection_made(self._answers)
@@ -61,13 +60,13 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(429, "overloaded", "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request's task, and gives back what was held."""
+        """Tells the request's task, and releases the held bytes."""
         self._release()
         self._watch.forget(self)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's returns nothing
-        """A client that ends its side right after its request waits for the answer."""
+        """A client that closes its side right after its request waits for the answer."""
         late = self.loop.time() - self._segment_at > HALF_CLOSED_S
         if late or self.phase()[0] == "idle":
             return False
@@ -79,7 +78,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came, and counts it where it does not complete a request."""
+        """Parses the bytes, and counts them if they do not complete a request."""
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -97,7 +96,7 @@ class Connection(HttpToolsProtocol):
             self._release()
 
     def _read_on(self, stop: Exception) -> None:
-        """Reads on as HTTP after an offer to change the protocol; refuses all else."""
+        """Reads on as HTTP after an offer to change the protocol; refuses everything else."""
         while isinstance(stop, httptools.HttpParserUpgrade):
             self._segment = self._as_http() + self._segment[stop.args[0] :]
             try:
@@ -112,10 +111,10 @@ class Connection(HttpToolsProtocol):
         self._refuse(reason)
 
     def _as_http(self) -> bytes:
-        """The head of a request again, without its offer to change the protocol.
+        """The head of a request, without its offer to change the protocol.
 
-        The parser hands over what follows such a head as bytes of the other protocol. They are the
-        body of this request, and further requests: an offer may be ignored (RFC 9110, 7.8).
+        The parser returns the bytes after such a head as bytes of the other protocol. They are the
+        body of this request and further requests, because an offer may be ignored (RFC 9110, 7.8).
         """
         method, version = self.parser.get_method(), self.parser.get_http_version()
         self.parser = httptools.HttpRequestParser(self)
@@ -127,7 +126,7 @@ class Connection(HttpToolsProtocol):
             self._note_offer()
             return
         settings, names = self._settings, dict(self.headers)
-        usual = (  # what needs no closer look, told without a call for each header
+        usual = (  # recognises ordinary heads without a call for each header
             len(self._segment) <= settings.max_header_bytes
             and self._unfinished is None
             and self.url + b" HTTP/1.1\r" in self._segment
@@ -141,12 +140,12 @@ class Connection(HttpToolsProtocol):
             waiting = f"{settings.max_pipelined_requests:,} requests wait on this connection"
             raise Refused(429, "overloaded", f"{waiting}, the limit")
         HttpToolsProtocol.on_headers_complete(self)
-        if self.expect_100_continue:  # without the go-ahead its body may never come
+        if self.expect_100_continue:  # without "100 Continue" its body may never come
             self.cycle.keep_alive = False
             self._answers.hold_nothing()
 
     def on_response_complete(self) -> None:
-        """Sends the answer, and begins the next request if one waits."""
+        """Sends the answer, and starts the next request if one waits."""
         self._watch.outbox.add(self._answers, self.loop)
         super().on_response_complete()
 
@@ -158,7 +157,7 @@ class Connection(HttpToolsProtocol):
     def _version(self) -> str:
         """The version of HTTP, 1.1 or 1.0, as the request's first line has it.
 
-        The parser takes RTSP for HTTP, and knows versions that nobody speaks here.
+        The parser accepts RTSP as HTTP, and versions that we do not support.
 
         Raises:
             Refused: neither of them.
@@ -182,11 +181,11 @@ class Connection(HttpToolsProtocol):
         return ("idle" if self.cycle.response_complete else "computing"), self.cycle
 
     def unread_bytes(self) -> int:
-        """Bytes of answers that the client has not taken."""
+        """Bytes of answers that the client has not read."""
         return self.transport.get_write_buffer_size()
 
     def end(self, phase: Phase) -> None:
-        """Ends what has taken too long."""
+        """Ends the connection, which has taken too long."""
         settings = self._settings
         if phase == "head" and self.scope is not None:
             self._refuse(_too_slow("head", settings.header_seconds))
@@ -198,22 +197,22 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def abort(self) -> None:
-        """Ends it at once."""
+        """Ends the connection at once."""
         self.transport.abort()
 
     def _in_head(self) -> bool:
-        """Whether the newest request's head has not come whole, or nothing has come yet."""
+        """Whether the newest request's head is incomplete, or nothing has arrived yet."""
         return self.cycle.scope is not self.scope
 
     def _still_sending(self) -> bool:
-        """Whether the newest request has not come whole, or more comes than is taken."""
+        """Whether the newest request is incomplete, or more arrives than is read."""
         return self._in_head() or self.cycle.more_body or self._refused
 
     def _may_send(self) -> bool:
         return self._still_sending() and not self._client_ended
 
     def _count(self) -> None:
-        """Adds up what came of a request that is not whole yet, and refuses more than a limit."""
+        """Counts the bytes of an incomplete request, and refuses more than a limit."""
         if self._unfinished is None or self._unfinished.scope is not self.scope:
             self._release()
             self._unfinished = Unfinished(self._watch, self.scope, len(self._segment))
@@ -231,7 +230,7 @@ class Connection(HttpToolsProtocol):
             self._unfinished = None
 
     def _refuse(self, refusal: Refused) -> None:
-        """Answers when it is this request's turn, and takes nothing more from the connection."""
+        """Answers when it is this request's turn, and reads nothing more from the connection."""
         if self._refused:
             return
         CUT.labels(refusal.code).inc()
@@ -263,7 +262,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _NoRequest(RequestResponseCycle):
-    """What uvicorn sees as the last request before there was one."""
+    """The last request, as uvicorn sees it, before there was one."""
 
     def __init__(self) -> None:
         self.scope = {}  # type: ignore[typeddict-item]  # of no request
@@ -278,7 +277,7 @@ def _too_slow(what: str, seconds: float) -> Refused:
 
 
 def _answering(answer: Answer) -> Callable[..., Coroutine[Any, Any, None]]:
-    """An application that gives this answer."""
+    """An application that always gives this answer."""
 
     async def app(_scope: object, _receive: object, send: Send) -> None:
         await answer.send(send)

@@ -1,4 +1,4 @@
-"""Uvicorn's server, which loses no request of a connection that was made when it ends."""
+"""Uvicorn's server, changed so that it loses no request on an open connection when it ends."""
 
 import asyncio
 import socket
@@ -12,17 +12,17 @@ import uvicorn
 
 from service.http.connection import Connection
 
-HEARD_OUT_S = 2.0  # whoever has connected and sent no whole head by then has no request to lose
+HEARD_OUT_S = 2.0  # a client that has not sent a complete head by then has no request to lose
 STEP_S = 0.02
 SO_ATTACH_FILTER = 26  # of Linux
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction for the kernel: return 0 bytes
 
 
 class Server(uvicorn.Server):
-    """Ends in three steps: it accepts who has connected, hears them out, and answers all."""
+    """Ends in three steps: accepts waiting connections, reads their requests, answers all."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Uvicorn's own end, but connections that wait for their turn are not reset."""
+        """Uvicorn's own shutdown, but connections waiting to be accepted are not reset."""
         for listening in sockets or ():
             _turn_away(listening)
         waiting = [one for listening in sockets or () for one in _waiting(listening)]
@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
             server.close()
         await self._let_in(waiting)
         for _ in range(round(HEARD_OUT_S / STEP_S)):
-            await asyncio.sleep(STEP_S)  # in which what has come is read
+            await asyncio.sleep(STEP_S)  # to read what has arrived
             if not self._has_more_to_hear():
                 break
         await super().shutdown(sockets)
@@ -53,9 +53,9 @@ class Server(uvicorn.Server):
 
 
 def _turn_away(listening: socket.socket) -> None:
-    """Drops the first packet of further connections; clients send it again a second later.
+    """Drops the first packet of further connections; clients resend it a second later.
 
-    A connection that came between the last `accept` and `close` would be made, and then reset.
+    A connection between the last `accept` and `close` would be established and then reset.
     """
     program = array("B", DROP_ALL)
     filters = struct.pack("HP", 1, program.buffer_info()[0])
@@ -64,7 +64,7 @@ def _turn_away(listening: socket.socket) -> None:
 
 
 def _waiting(listening: socket.socket) -> list[socket.socket]:
-    """Connections that the kernel has made and nobody has accepted: closing would reset them."""
+    """Connections that are established but not accepted yet; closing would reset them."""
     waiting = []
     listening.setblocking(False)
     with suppress(BlockingIOError):

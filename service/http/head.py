@@ -1,4 +1,4 @@
-"""The head of a request: what is refused although the parser takes it."""
+"""Checks the head of a request for faults that the parser accepts."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 
 
 class Refused(PersonaError):
-    """What the client sends is not taken; the connection ends with this answer."""
+    """The request is refused; the connection ends with this answer."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ def too_large(size: str) -> Refused:
 
 
 def check(url: bytes, headers: Headers, version: str, settings: Settings) -> None:
-    """Checks sizes, and what makes servers disagree about where a request ends.
+    """Checks sizes, and headers on which servers disagree about the end of a request.
 
     Raises:
         Refused: 400 or 431.
@@ -50,7 +50,7 @@ def check(url: bytes, headers: Headers, version: str, settings: Settings) -> Non
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
-    """The same head without its offer to change the protocol."""
+    """The head without its offer to change the protocol."""
     lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
     for name, value in headers:
         if name == b"connection":

@@ -1,7 +1,7 @@
-"""All connections of a worker: how many there may be, how long each may take, what they hold.
+"""Limits the number of a worker's connections, the time of each step, and the bytes they hold.
 
-No request pays for this with a timer. Every `tick` the watch looks at what each connection is
-doing, and ends one that has been doing the same for longer than its limit.
+No request needs a timer for this. Every `tick`, the watch checks what each connection is doing, and
+ends those that have done the same for longer than its limit.
 """
 
 import asyncio
@@ -15,24 +15,24 @@ from service.metrics import CUT
 from service.settings import Settings
 
 TICK_S = 1.0
-TAKEN_BYTES = 65_536  # a slow reader has to take as much within its limit
-SPARE_DESCRIPTORS = 64  # for files, sockets that listen, and connections that are refused
+TAKEN_BYTES = 65_536  # a slow reader must read this much within its limit
+SPARE_DESCRIPTORS = 64  # for files, listening sockets and refused connections
 
 # What a connection is doing. While a request is computed, its own deadline counts.
 Phase = Literal["idle", "head", "body", "computing", "unread", "closing"]
 
 
 class Watched(Protocol):
-    """A connection, as far as the watch is concerned."""
+    """A connection, as the watch sees it."""
 
     def phase(self) -> tuple[Phase, Hashable]:
-        """What it is doing, and since when: the second value changes with each request."""
+        """The current step, and a value that changes with each request."""
 
     def unread_bytes(self) -> int:
-        """Bytes of answers that the client has not taken."""
+        """Bytes of answers that the client has not read."""
 
     def end(self, phase: Phase) -> None:
-        """Its time is up."""
+        """Ends the connection, whose time is up."""
 
     def abort(self) -> None:
         """Ends it at once."""
@@ -40,7 +40,7 @@ class Watched(Protocol):
 
 @dataclass(slots=True)
 class _Seen:
-    """What a connection was doing, and since when."""
+    """The step of a connection, and since when."""
 
     phase: tuple[Phase, Hashable]
     since: float
@@ -48,13 +48,13 @@ class _Seen:
 
 
 class Watch:
-    """Belongs to one event loop."""
+    """Watches the connections of one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.outbox = Outbox()
-        self.body_bytes = 0  # held by bodies that have not come whole
-        self._unread_bytes = 0  # at the last look
+        self.body_bytes = 0  # held by incomplete bodies
+        self._unread_bytes = 0  # at the last check
         self._seen: dict[Watched, _Seen] = {}  # the oldest first
         self._next_look: asyncio.TimerHandle | None = None  # none while nobody is connected
         self._max_connections = descriptors_for(settings.max_connections)
@@ -68,7 +68,7 @@ class Watch:
         self._tick = min(TICK_S, min(self._limits.values()) / 4)
 
     def admit(self, connection: Watched) -> bool:
-        """Whether one more is let in; the oldest one that asks for nothing has to go for it."""
+        """Whether one more connection is accepted; if necessary, the oldest idle one is closed."""
         loop = asyncio.get_running_loop()
         if len(self._seen) >= self._max_connections:
             CUT.labels("connections").inc()
@@ -82,11 +82,11 @@ class Watch:
         return True
 
     def forget(self, connection: Watched) -> None:
-        """It has ended."""
+        """Removes a connection that has ended."""
         self._seen.pop(connection, None)
 
     def holds_too_much(self) -> bool:
-        """Whether bodies that have not come whole, and answers not taken, exceed the limit."""
+        """Whether incomplete bodies and unread answers exceed the limit."""
         return self.body_bytes + self._unread_bytes > self.settings.max_held_bytes
 
     def _oldest_waiting(self) -> Watched | None:
@@ -108,7 +108,7 @@ class Watch:
         self._end_the_slowest_readers()
 
     def _end_the_slowest_readers(self) -> None:
-        """Drops the largest answers that nobody takes, until the rest is within the limit."""
+        """Drops the largest unread answers until the rest is within the limit."""
         if self._unread_bytes <= self.settings.max_held_bytes:
             return
         for connection in sorted(self._seen, key=lambda one: one.unread_bytes(), reverse=True):
@@ -120,7 +120,7 @@ class Watch:
 
 
 def descriptors_for(connections: int) -> int:
-    """As many of the connections as the process may have descriptors for; asks for more first."""
+    """The number of connections that file descriptors allow; first asks for more descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_DESCRIPTORS
     if soft < wanted and hard != soft:

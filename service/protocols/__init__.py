@@ -1,1 +1,1 @@
-"""The protocols that the service speaks, a folder each: parse, engine call, render, own errors."""
+"""The protocols of the service, one folder each: parse, engine call, render, own errors."""

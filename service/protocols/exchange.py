@@ -1,4 +1,4 @@
-"""One HTTP exchange, for every protocol: read a body, ask the engine, notice a disconnect."""
+"""One HTTP exchange, for every protocol: reads a body, asks the engine, notices a disconnect."""
 
 import asyncio
 from collections.abc import (
@@ -38,8 +38,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 TIMEOUT = b"x-request-timeout-ms"
 CLOSE = (b"connection", b"close")
 
-# Most answers are there by then: a task for each request, to watch its connection, would cost more
-# than its place in the queue.
+# Most answers are ready by then. A task per request that watches its connection would cost more
+# than the request's place in the queue.
 WATCH_AFTER_S = 0.02
 
 
@@ -54,11 +54,11 @@ class Answer:
     content_type: bytes = b"application/json"
 
     def closing(self) -> "Answer":
-        """The same, as the last one on its connection."""
+        """The same answer, as the last one on its connection."""
         return replace(self, headers=(*self.headers, CLOSE))
 
     async def send(self, send: Send) -> None:
-        """Sends it as ASGI wants it."""
+        """Sends the answer by ASGI."""
         headers = [
             (b"content-type", self.content_type),
             (b"content-length", b"%d" % len(self.body)),
@@ -68,22 +68,22 @@ class Answer:
         await send({"type": "http.response.body", "body": self.body})
 
     def response(self) -> Response:
-        """The same for FastAPI."""
+        """The answer as a response of FastAPI."""
         headers = {name.decode(): value.decode() for name, value in self.headers}
         return Response(self.body, self.status, headers, media_type=self.content_type.decode())
 
 
 class Verb(Protocol):
-    """Parse, engine call, render: what answers a posted body."""
+    """Answers posted bodies: parse, engine call, render."""
 
     async def answer(self, service: Service, headers: Headers, receive: Receive) -> Answer:
-        """The answer to a request; raises nothing that was foreseen."""
+        """The answer to a request; expected errors become answers."""
 
 
 def answered_by(find: Callable[[str, Mapping[str, str]], Verb]) -> type[APIRoute]:
-    """A class of routes which FastAPI documents and a verb answers.
+    """A class of routes that FastAPI documents and a verb answers.
 
-    `find` is given the route's path and the request's path parameters.
+    `find` gets the route's path and the request's path parameters.
     """
 
     class Posted(APIRoute):
@@ -102,10 +102,10 @@ def answered_by(find: Callable[[str, Mapping[str, str]], Verb]) -> type[APIRoute
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The body of a request, read no further than `limit` bytes.
+    """Reads the body of a request, up to `limit` bytes.
 
     Raises:
-        RequestTooLarge: the body is longer, or its header says so.
+        RequestTooLarge: the body is longer, or its content-length says so.
         UnknownEncoding: the body is compressed.
         ClientGone: the client disconnected before it had sent the whole body.
     """
@@ -130,13 +130,13 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
 
 
 class Deadline:
-    """When a request must be answered: what the client asks for, at most what the settings allow.
+    """The deadline of a request: the client's, but at most the one in the settings.
 
-    It counts from the request's last byte, and covers reading it, the queue and computing.
+    It starts at the request's last byte, and covers parsing, the queue and computing.
     """
 
     def __init__(self, headers: Headers, settings: Settings) -> None:
-        """Takes the time from the headers.
+        """Reads the time from the headers.
 
         Raises:
             InvalidRequest: `x-request-timeout-ms` is not a whole number of at least 1.
@@ -151,14 +151,14 @@ class Deadline:
         self._ends = perf_counter() + self.ms / 1000
 
     def start(self) -> None:
-        """Counts from now."""
+        """Starts the time now."""
         self._ends = perf_counter() + self.ms / 1000
 
     def left_s(self) -> float:
         """Seconds that are left.
 
         Raises:
-            DeadlineExceeded: none.
+            DeadlineExceeded: no time is left.
         """
         left = self._ends - perf_counter()
         if left <= 0:
@@ -166,7 +166,7 @@ class Deadline:
         return left
 
     def exceeded(self) -> DeadlineExceeded:
-        """The error that says so."""
+        """The error for a passed deadline."""
         return DeadlineExceeded(f"no result within {self.ms:,} ms")
 
 
@@ -179,10 +179,10 @@ def _milliseconds(value: bytes) -> int:
 
 
 async def accept(service: Service, headers: Headers, receive: Receive) -> tuple[bytes, Deadline]:
-    """The body of a request that can be in time, and when its answer is due.
+    """The body of a request that can be answered in time, and its deadline.
 
     Raises:
-        PersonaError: as `Deadline` and `read_body`.
+        PersonaError: as for `Deadline` and `read_body`.
         Overloaded: the answer would be late; nothing was read.
     """
     deadline = Deadline(headers, service.settings)
@@ -196,7 +196,7 @@ async def accept(service: Service, headers: Headers, receive: Receive) -> tuple[
 
 
 async def ask(service: Service, query: Query, deadline: Deadline, receive: Receive) -> Results:
-    """The engine's answer; what the client does not wait for is not computed.
+    """The engine's answer; cancelled if the client does not wait for it.
 
     Raises:
         PersonaError: one of persona/contract.py.

@@ -1,7 +1,7 @@
-"""What a JSON body may consist of, counted in its bytes before anything is built from it.
+"""Limits the structure of a JSON body by counting in its bytes before it is parsed.
 
-A parser makes an object of each value and each key, and an error of each that is wrong: a body of
-13 MB with 1.3 million unknown keys took 5.7 s and 2 GB. Counting takes milliseconds.
+A parser creates an object for each value and key, and an error for each wrong one: a body of 13 MB
+with 1.3 million unknown keys took 5.7 s and 2 GB. Counting takes milliseconds.
 """
 
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ import numpy as np
 
 from persona.contract import InvalidRequest
 
-SMALL_BYTES = 16_384  # a body as small builds little, whatever it consists of
-SLICE_BYTES = 262_144  # the rest of a body that has too much in one slice is left alone
+SMALL_BYTES = 16_384  # smaller bodies build little, whatever they contain
+SLICE_BYTES = 262_144  # after a slice with too much, the rest is not counted
 QUOTE = ord('"')
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The most that a body may have: what stands for each outside of strings, and how many."""
+    """Limits of a body: by name, the characters to count outside strings, and their maximum."""
 
     values: int  # commas
     fields: int  # colons
     containers: int  # opening brackets and braces
 
     def check(self, body: bytes) -> None:
-        """Counts; a body within the limits may still be no JSON.
+        """Counts; a body within the limits may still be invalid JSON.
 
         Raises:
-            InvalidRequest: the body has more of something.
+            InvalidRequest: the body has more than allowed.
         """
-        if len(body) <= SMALL_BYTES or self._holds(body):  # counts what is in strings too
+        if len(body) <= SMALL_BYTES or self._holds(body):  # counts inside strings too
             return
         left = self
         for outside in _outside_strings(body):
@@ -56,8 +56,8 @@ class Structure:
 
 
 def _outside_strings(body: bytes) -> Iterator[bytes]:
-    """The bytes that are in no string, and the quotes that end strings."""
-    if b"\\" in body:  # pairs first: a backslash that is left before a quote then escapes it
+    """The bytes outside strings, and the quotes that end strings."""
+    if b"\\" in body:  # pairs first: a remaining backslash before a quote then escapes it
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
     characters = np.frombuffer(body, np.uint8)
     inside_before = np.uint8(0)

@@ -1,4 +1,4 @@
-"""Which protocol answers at a path."""
+"""Maps paths to protocols."""
 
 import re
 from collections.abc import Mapping
@@ -30,27 +30,27 @@ VERBS: dict[str, Verb] = {**native.VERBS, **openai.VERBS}
 
 
 class Errors(Protocol):
-    """How a protocol answers what went wrong."""
+    """The errors of a protocol."""
 
     def error_answer(self, status: int, code: str, message: str) -> Answer:
-        """An error as it is sent."""
+        """An error as an answer."""
 
     def answer_to(self, error: PersonaError) -> Answer:
         """The answer to a request that is refused."""
 
 
 def verb_of(path: str) -> Verb | None:
-    """What answers a body posted to `path`, where FastAPI need not be asked."""
+    """The verb for bodies posted to `path`; None if FastAPI must answer."""
     return VERBS.get(path) or v2.infer_verb(path)
 
 
 def route_of(path: str) -> str:
-    """The route of a path that `verb_of` knows, as metrics name it."""
+    """The route of a path that `verb_of` knows, for metrics."""
     return path if path in VERBS else v2.infer_route(path)
 
 
 def errors_of(scope: Mapping[str, Any]) -> Errors:
-    """The errors of the protocol of a request's path; Persona's own for all other paths."""
+    """The errors of the protocol at a path; Persona's own errors for all other paths."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     if path == "/v2" or path.startswith("/v2/"):
         return v2_errors

@@ -12,9 +12,9 @@ from persona.contract import InvalidRequest
 Seconds = Annotated[float, Field(gt=-(2**53), le=2**53, allow_inf_nan=False)]
 Body = TypeVar("Body", bound=BaseModel)
 Place = list[str | int]
-# What is expected where a value may be of several kinds: by the field, at each depth of lists.
+# Expected values where a field allows several types: by field, at each depth of lists.
 Kinds = Mapping[str, Sequence[str]]
-_BRANCHES = {"str", "int", "float", "bool", "none"}  # as pydantic names the kinds of a value
+_BRANCHES = {"str", "int", "float", "bool", "none"}  # pydantic's names for types of a value
 
 
 def validate(adapter: TypeAdapter[Body], raw: bytes, kinds: Kinds = MappingProxyType({})) -> Body:
@@ -27,14 +27,14 @@ def validate(adapter: TypeAdapter[Body], raw: bytes, kinds: Kinds = MappingProxy
     try:
         return adapter.validate_json(raw)
     except ValidationError as error:
-        # Where a value may be of several kinds, the deepest error is of the kind which was meant.
+        # If a value may have several types, the deepest error is about the intended type.
         details = error.errors(include_url=False)
         detail = max(details, key=lambda detail: len(_place(detail)))
         raise InvalidRequest(_message(detail, kinds), str((*detail["loc"], "body")[0])) from None
 
 
 def _place(detail: Any) -> Place:
-    """The place in the body, without the kinds of values that pydantic tried there."""
+    """The place in the body, without the types that pydantic tried there."""
     return [
         part
         for part in detail["loc"]
@@ -62,7 +62,7 @@ def _in_words(place: Place) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it."""
+    """A value, shortened for a message."""
     match value:
         case dict():
             return "an object"

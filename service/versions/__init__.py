@@ -1,6 +1,6 @@
-"""Which versions of which models answer, while the service runs.
+"""Decides which versions of which models answer while the service runs.
 
-Workers share nothing but two folders. The artifacts folder says what there is. The state folder
-holds what an operator has chosen (choices.py), what each worker serves (reports.py) and the copies
-that they map (copies.py). Each worker looks at both and follows by itself (rollout.py).
+Workers share only two folders. The artifacts folder holds the existing versions. The state folder
+holds the operator's choices (choices.py), each worker's report (reports.py) and the mapped copies
+(copies.py). Each worker checks both folders and follows them by itself (rollout.py).
 """

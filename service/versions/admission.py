@@ -1,11 +1,11 @@
-"""Who may change what is served: by default nobody; with PERSONA_ADMIN=1, this machine."""
+"""Decides who may change what is served: by default nobody; with PERSONA_ADMIN=1, this machine."""
 
 import ipaddress
 from collections.abc import Iterable
 
 from service.errors import Forbidden
 
-# A proxy on this machine passes on what comes from others; a browser, what any page asks for.
+# A proxy on this machine forwards requests of others; a browser sends requests of any page.
 FROM_ELSEWHERE = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via", b"origin"}
 
 
@@ -15,7 +15,7 @@ def require_operator(
     """Checks that a request comes from this machine itself.
 
     Raises:
-        Forbidden: it does not, or the service does not take such requests.
+        Forbidden: it does not, or the service does not accept such requests.
     """
     if not allowed:
         raise Forbidden("changing what is served is off: set PERSONA_ADMIN=1")

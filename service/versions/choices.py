@@ -1,8 +1,8 @@
-"""What an operator has chosen, in a file that all workers read.
+"""The operator's choices, in a file that all workers read.
 
-A file, because workers are processes that share no memory, may be started anew at any time, and
-must all do the same: whoever starts late reads what the others have read. It is replaced whole, by
-a rename, under a lock; its revision grows with each change, so that a worker can say how far it is.
+Workers share no memory, may restart at any time, and must all do the same. With a file, a worker
+that starts late reads what the others have read. The file is replaced by a rename, under a lock.
+Its revision grows with each change, so that a worker can report the last one it has followed.
 """
 
 import fcntl
@@ -17,16 +17,16 @@ CHOICES = "choices.json"
 
 
 class Choice(BaseModel):
-    """What was chosen for one model; by default its newest version answers."""
+    """The choices for one model; by default its newest version answers."""
 
-    weights: dict[str, float] = {}  # version -> share of the requests that name none
-    loaded: list[str] = []  # beside those, for requests that name them
+    weights: dict[str, float] = {}  # version -> share of the requests that name no version
+    loaded: list[str] = []  # further versions, for requests that name them
     unloaded: list[str] = []
-    off: bool = False  # no version at all
+    off: bool = False  # serve no version at all
     items: dict[str, int] = {}  # version -> revision that changed its items
 
     def shares(self, usable: Sequence[str]) -> dict[str, float]:
-        """What each version is to have of the requests; `usable` are there, newest first."""
+        """Each version's share of the requests; `usable` are the good versions, newest first."""
         weights = {version: self.weights.get(version, 0.0) for version in usable}
         total = sum(weights.values())
         if not total:
@@ -34,18 +34,18 @@ class Choice(BaseModel):
         return {version: weight / total for version, weight in weights.items() if weight}
 
     def names(self, version: str) -> bool:
-        """Whether an operator wants this very version."""
+        """Whether the operator chose this version by number."""
         return version in self.weights or version in self.loaded
 
 
 class Choices(BaseModel):
-    """What was chosen for all models."""
+    """The choices for all models."""
 
     revision: int = 0
     models: dict[str, Choice] = Field(default_factory=dict)
 
     def of(self, model: str) -> Choice:
-        """What was chosen for this one."""
+        """The choices for this model."""
         return self.models.get(model, Choice())
 
 
@@ -56,7 +56,7 @@ def read_choices(folder: Path) -> Choices:
 
 
 def change_choices(folder: Path, change: Callable[[Choices], None] = lambda _: None) -> Choices:
-    """Changes the choices, and returns them; without a change, workers look at everything anew."""
+    """Changes the choices, and returns them; without a change, workers check everything again."""
     with locked(folder / f"{CHOICES}.lock"):
         choices = read_choices(folder)
         change(choices)
@@ -66,7 +66,7 @@ def change_choices(folder: Path, change: Callable[[Choices], None] = lambda _: N
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replaces a file in one step: who reads it meets the old content or the new."""
+    """Replaces a file in one step: readers see the old content or the new one."""
     building = path.with_name(f".{path.name}.{os.getpid()}")
     building.write_bytes(content)
     building.replace(path)

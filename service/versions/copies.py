@@ -1,10 +1,10 @@
-"""Copies of artifacts, which workers map in place of the files that somebody may change.
+"""Copies of artifacts, which workers map in place of files that others may change.
 
-Whoever cuts a mapped file short (`cp`, an editor, a full disk) ends the processes that map it, by
-SIGBUS; whoever writes into it changes their answers. The checksums are of no help after the start.
-So the first worker that opens a version copies its folder, and all of them verify and map that
-copy. It is also what a restarted worker opens: it does not depend on what has become of the folder,
-and never serves other content under the same version than its neighbours.
+Truncating a mapped file (`cp`, an editor, a full disk) kills the processes that map it with SIGBUS,
+and writing into it changes their answers. Checksums do not help after the start. So the first
+worker that opens a version copies its folder, and all workers verify and map that copy. A restarted
+worker opens the copy too, so it serves the same content as the others, whatever happened to the
+folder.
 """
 
 import fcntl
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class Copies:
-    """The copies in a state folder. Who uses one holds a shared lock, which ends with the process.
+    """The copies in a state folder. A process that uses one holds a shared lock.
 
     Args:
         folder: the state folder.
-        max_bytes: larger artifacts are mapped where they lie.
+        max_bytes: larger artifacts are mapped in place.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -38,9 +38,9 @@ class Copies:
         self._max_bytes = max_bytes
 
     def take(self, source: Path) -> tuple[Path, int | None]:
-        """The copy of an artifact's folder, and the descriptor that holds it.
+        """The copy of an artifact's folder, and the descriptor that holds its lock.
 
-        Without room for a copy: the folder itself, and None.
+        If there is no room for a copy: the folder itself, and None.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         size = sum(path.stat().st_size for path in source.iterdir())
@@ -52,7 +52,7 @@ class Copies:
             try:
                 _copy(source, target)
             except OSError as error:
-                logger.warning("%s is mapped where it lies: %s", source, error)
+                logger.warning("%s is mapped in place: %s", source, error)
                 return source, None
             held = os.open(target.with_suffix(".held"), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(held, fcntl.LOCK_SH)
@@ -60,9 +60,9 @@ class Copies:
 
     @contextmanager
     def turn(self, answering: bool) -> Iterator[None]:
-        """Waits until no other worker opens a version: who still answers shares its core.
+        """Waits until no other worker is opening a version, to leave the cores to answers.
 
-        At the start, when nobody answers, all open at once.
+        At the start, when no worker answers yet, all open at once.
         """
         if not answering:
             yield
@@ -71,11 +71,11 @@ class Copies:
             yield
 
     def drop(self, source: Path) -> None:
-        """Removes a copy that turned out to be broken, unless somebody uses it."""
+        """Removes a broken copy, unless it is in use."""
         self._remove(self._folder / source.parent.name / source.name)
 
     def sweep(self) -> None:
-        """Removes the copies that nobody uses."""
+        """Removes unused copies."""
         for held in self._folder.glob("*/*.held"):
             self._remove(held.with_suffix(""))
 
@@ -91,7 +91,7 @@ class Copies:
 
 
 def release_with(owner: object, held: int) -> None:
-    """Lets go of a copy when its owner is gone."""
+    """Releases a copy when its owner is gone."""
     weakref.finalize(owner, os.close, held)
 
 

@@ -1,4 +1,4 @@
-"""What lies in the artifacts folder, and whether it has changed."""
+"""Reads the versions in the artifacts folder, and detects changes."""
 
 import zlib
 from collections.abc import Iterable
@@ -13,22 +13,22 @@ ITEMS = "items"  # in the state folder
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a model, as it lies in the folder."""
+    """One version of a model in the folder."""
 
     model: str
     number: str
     folder: Path
-    signature: int  # another one when a file has changed
-    changed: Path | None = None  # where it lies with other items than it was trained on
+    signature: int  # differs if a file has changed
+    changed: Path | None = None  # its folder with changed items
 
     @property
     def name(self) -> str:
-        """As messages name it."""
+        """The name in messages."""
         return f"{self.model}/{self.number}"
 
 
 def changed_folder(state: Path, revision: int, model: str, version: str) -> Path:
-    """Where a version lies after a change of its items."""
+    """The folder of a version after a change of its items."""
     return state / ITEMS / str(revision) / model / version
 
 
@@ -36,7 +36,7 @@ def scan(root: Path) -> dict[str, list[Version]]:
     """The versions of each model, newest first; the default model first.
 
     Raises:
-        ArtifactError: there is none, or not the model that the file `default` names.
+        ArtifactError: there is no version, or the model named by the file `default` is missing.
     """
     return {
         name: [Version(name, path.name, path, signature(path)) for path in folders]
@@ -45,9 +45,9 @@ def scan(root: Path) -> dict[str, list[Version]]:
 
 
 def signature(folder: Path) -> int:
-    """A checksum of the names, sizes and times of a folder's files; it reads none of them."""
+    """A checksum of the names, sizes and times of a folder's files; their content is not read."""
     facts = []
-    with suppress(OSError):  # somebody is removing it: what is left differs, too
+    with suppress(OSError):  # it is being removed: the rest differs, too
         for path in sorted(folder.iterdir()):
             found = path.stat()
             facts.append((path.name, found.st_size, found.st_mtime_ns, found.st_ino))

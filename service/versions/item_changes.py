@@ -1,8 +1,8 @@
-"""New items of a model while it is served: another artifact, in the state folder, for all workers.
+"""Changes the items of a running model: writes another artifact into the state folder.
 
-It is the version that is served with more rows, and has its name and number, so that choices and
-answers stay as they are. The choices name it by their revision, and each worker follows. Nothing of
-it is only in memory: a worker that starts anew opens it, too.
+The artifact is the served version with more rows. It keeps the name and the number, so choices and
+answers stay the same. The choices refer to it by their revision, and each worker follows. A
+restarted worker opens it too, because nothing is only in memory.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Change:
         self.made: ChangedItems | None = None
 
     def __call__(self, choices: Choices) -> None:
-        """Writes the artifact, and makes it the version's choice.
+        """Writes the artifact, and records it in the choices.
 
         Raises:
             InvalidRequest: an item cannot be used.
@@ -74,17 +74,17 @@ class Change:
         choices.models[self.name] = choice
 
     def _source(self) -> Artifact:
-        """The artifact as all earlier changes left it."""
+        """The artifact after all earlier changes."""
         if not self.before:
             return self._model.artifact
         return open_artifact(changed_folder(self._folder, self.before, self.name, self.version))
 
     def take_back(self, choices: Choices) -> None:
-        """The version is served as before."""
+        """Undoes the change of the choices."""
         choices.models[self.name].items[self.version] = self.before
 
     def sweep(self) -> None:
-        """Removes what earlier changes left, which no worker opens any more."""
+        """Removes artifacts of earlier changes, which no worker opens any more."""
         for old in changed_folder(self._folder, 0, self.name, self.version).parents[2].iterdir():
             if old.name.isdecimal() and int(old.name) < self.revision:
                 shutil.rmtree(old / self.name / self.version, ignore_errors=True)
@@ -93,21 +93,21 @@ class Change:
 async def change_items(
     watcher: Watcher, model: Model, items: Sequence[NewItem], remove: Sequence[ItemId]
 ) -> ItemState:
-    """Adds items to a version, changes and hides them; returns when every worker has them.
+    """Adds, changes and hides items of a version; returns when every worker has the change.
 
     Raises:
         InvalidRequest: an item cannot be used.
-        Conflict: the artifact cannot be changed, or a worker cannot open it; all stays as it was.
+        Conflict: the artifact cannot be changed, or a worker cannot open it; nothing has changed.
         DeadlineExceeded: a worker has not followed.
     """
     change = Change(watcher.folder, model, items, remove)
     try:
         reports = await watcher.choose(change)
     except ArtifactError as error:
-        raise Conflict(f"the items of '{change.name}' stay as they are: {error}") from None
+        raise Conflict(f"the items of '{change.name}' have not changed: {error}") from None
     if reason := state_of(change.name, reports).refused.get(change.version):
         await watcher.choose(change.take_back)
-        raise Conflict(f"the items of '{change.name}' stay as they are: {reason}")
+        raise Conflict(f"the items of '{change.name}' have not changed: {reason}")
     await asyncio.to_thread(change.sweep)
     assert change.made is not None  # noqa: S101  # or nothing was chosen
     made = change.made

@@ -1,4 +1,4 @@
-"""Opens one version: copied, verified, proved on its golden pairs, warm, and good enough."""
+"""Opens one version: copies and verifies it, replays the golden pairs, checks the quality."""
 
 import os
 import sys
@@ -15,12 +15,12 @@ from persona.engine.model import Model
 from service.versions.copies import Copies, release_with
 from service.versions.folder import Version
 
-# While a version is opened, the thread that answers waits at most so long for Python's lock.
+# While a version is opened, the answering thread waits at most this long for Python's lock.
 SWITCH_INTERVAL_S = 0.0005
 
 
 class Opener:
-    """Opens versions of one worker, in a thread that does nothing else."""
+    """Opens versions for one worker, in a thread that does nothing else."""
 
     def __init__(self, copies: Copies, limits: Limits, on_run: OnRun, max_loss: float) -> None:
         self._copies = copies
@@ -29,7 +29,7 @@ class Opener:
         self._max_loss = max_loss
 
     def open(self, version: Version, running: Model | None) -> Model:
-        """The model of a version; `running` is what it would take the place of.
+        """The model of a version; `running` is the model that it would replace.
 
         Raises:
             ArtifactError: it is broken; the message names the file.
@@ -54,9 +54,9 @@ class Opener:
         return model
 
     def _open_changed(self, version: Version, folder: Path, running: Model | None) -> Model:
-        """What lies in the state folder is the service's own: it needs no copy and no signature.
+        """Opens a version of the state folder, which belongs to the service: no copy, no signature.
 
-        Nor does it wait for other workers, since somebody waits for its items.
+        It does not wait for other workers, because a client waits for the change.
         """
         limits = replace(self._limits, trusted_keys=())
         with yielding():
@@ -64,10 +64,10 @@ class Opener:
             return Model(folder, limits, on_run, running)
 
     def compare(self, new: Model, running: Model) -> None:
-        """Compares a new version with the one that runs, on the cases that the new one carries.
+        """Compares a new version with the running one, on the evaluation cases of the new one.
 
         Raises:
-            ArtifactError: it foresees clicks worse, by more than may be lost.
+            ArtifactError: it predicts clicks worse, by more than the allowed loss.
         """
         evaluation = new.artifact.evaluation()
         if evaluation is None or self._max_loss >= 1:
@@ -84,7 +84,7 @@ class Opener:
 
 @contextmanager
 def yielding() -> Iterator[None]:
-    """Holds Python's lock for short times only."""
+    """Holds Python's lock only for short times."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:

@@ -1,7 +1,7 @@
-"""What an operator may ask for: load, unload, and share requests between versions.
+"""The operator's requests: load and unload versions, and split traffic between them.
 
-Each of them changes the choices, waits until all workers have followed, and takes its change back
-where a worker could not.
+Each one changes the choices, waits until all workers have followed, and undoes the change if a
+worker could not.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from service.versions.watching import Watcher
 
 @dataclass(frozen=True)
 class ModelState:
-    """How a model is served by all workers."""
+    """The state of a model in all workers."""
 
     model: str
-    shares: dict[str, float]  # version -> share of the requests that name none
+    shares: dict[str, float]  # version -> share of the requests that name no version
     loaded: list[str]  # by every worker
     refused: dict[str, str]  # version -> reason
     workers: int
 
 
 async def load(watcher: Watcher, name: str, version: str | None) -> ModelState:
-    """Loads a version beside those that are; without one, the newest as if it were just found.
+    """Loads a version beside the others; without one, loads the newest as if it had just appeared.
 
     Raises:
         ModelNotFound: the folder has no such model or version.
@@ -49,7 +49,7 @@ async def load(watcher: Watcher, name: str, version: str | None) -> ModelState:
 
 
 async def unload(watcher: Watcher, name: str, version: str | None) -> ModelState:
-    """Takes a version out, or a whole model; queries that have found it are answered.
+    """Removes a version, or a whole model; queries that use it are still answered.
 
     Raises:
         ModelNotFound: the folder has no such model or version.
@@ -72,7 +72,7 @@ async def unload(watcher: Watcher, name: str, version: str | None) -> ModelState
 
 
 async def share(watcher: Watcher, name: str, weights: Mapping[str, float]) -> ModelState:
-    """Shares the requests that name no version between versions; without weights, the newest.
+    """Splits the requests that name no version; without weights, the newest gets all.
 
     Raises:
         ModelNotFound: the folder has no such model or version.
@@ -110,7 +110,7 @@ async def _change(
     wanted: list[str] | None = None,
     unwanted: str | None = None,
 ) -> ModelState:
-    """Changes a model's choice, and takes that back where it cannot be followed."""
+    """Changes a model's choices, and undoes the change if a worker cannot follow."""
     before = (await watcher.choices()).of(name)
     after = before.model_copy(deep=True)
     change(after)
@@ -121,7 +121,7 @@ async def _change(
         refused.append(f"no other version could take the place of version {unwanted}")
     if refused:
         await watcher.choose(_put(name, before))
-        raise Conflict(f"'{name}' is served as before: {'; '.join(refused)}")
+        raise Conflict(f"'{name}' has not changed: {'; '.join(refused)}")
     return state
 
 
@@ -133,7 +133,7 @@ def _put(name: str, choice: Choice) -> Callable[[Choices], None]:
 
 
 def state_of(name: str, reports: list[Report]) -> ModelState:
-    """How all workers serve a model, by their reports."""
+    """The state of a model, according to the reports of all workers."""
     loaded = [report.loaded.get(name, []) for report in reports]
     everywhere = [version for version in loaded[0] if all(version in own for own in loaded)]
     refused = {

@@ -1,4 +1,4 @@
-"""What each worker serves, in a file of its own, so that any of them can answer for all."""
+"""Reports of what each worker serves, one file each, so that any worker can answer for all."""
 
 import os
 from collections.abc import Iterable
@@ -13,27 +13,29 @@ REPORTS = "workers"
 
 
 class Refusal(BaseModel):
-    """A version that is not loaded, and why."""
+    """A version that is not loaded, and the reason."""
 
-    signature: int  # of its files: when they change, it is tried again
+    signature: int  # signature of its files; when they change, it is tried again
     reason: str
 
 
 class Report(BaseModel):
-    """What one worker serves."""
+    """The report of one worker."""
 
     process_id: int
-    revision: int  # of the choices that it has followed
-    shares: dict[str, dict[str, float]]  # model -> version -> share of the requests that name none
+    revision: int  # revision of the choices that it has followed
+    shares: dict[
+        str, dict[str, float]
+    ]  # model -> version -> share of the requests that name no version
     loaded: dict[str, list[str]]  # model -> versions
     refused: dict[str, Refusal]  # by name, such as shop/2
-    problems: dict[str, str]  # these and others, by name
+    problems: dict[str, str]  # these and other problems, by name
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Leaves this worker's report in the state folder."""
+    """Writes this worker's report to the state folder."""
     reports = folder / REPORTS
-    reports.mkdir(exist_ok=True)  # where no supervisor has made it
+    reports.mkdir(exist_ok=True)  # if no supervisor has created it
     write_whole(reports / f"{report.process_id}.json", report.model_dump_json().encode())
 
 
@@ -43,14 +45,14 @@ def forget_report(folder: Path) -> None:
 
 
 def read_reports(folder: Path) -> list[Report]:
-    """The reports of the workers that live; those of others are removed."""
+    """The reports of living workers; other reports are removed."""
     return list(_living((folder / REPORTS).glob("*.json")))
 
 
 def _living(paths: Iterable[Path]) -> Iterable[Report]:
     for path in sorted(paths):
         if path.name.startswith("."):
-            continue  # somebody is writing it
+            continue  # it is being written
         if not Path("/proc", path.stem).exists():
             path.unlink(missing_ok=True)
             continue

@@ -1,8 +1,8 @@
-"""Brings what a worker serves in line with the artifacts folder and with what was chosen.
+"""Updates what a worker serves to match the artifacts folder and the choices.
 
-All of it happens in one thread of its own. Only `adopt` runs on the event loop: it puts a new
-registry in the old one's place, between two batches. A version that left the registry still answers
-the queries that found it, and its memory is freed after the last of them.
+Everything runs in a separate thread, except `adopt`. This runs on the event loop and replaces the
+registry between two batches. A version that left the registry still answers the queries that found
+it; its memory is freed after the last one.
 """
 
 import logging
@@ -30,33 +30,35 @@ class Loaded:
     """A version that is open."""
 
     model: Model
-    signature: int  # of its folder when it was opened, or found to be still the same
+    signature: int  # of its folder when it was opened or last found unchanged
     changed: Path | None = None  # as the version's
 
 
 @dataclass
 class State:
-    """What a worker is to serve."""
+    """What a worker shall serve."""
 
     default: str = ""
     loaded: dict[str, dict[str, Loaded]] = field(default_factory=dict)  # by model and version
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # by model and version
-    problems: dict[str, str] = field(default_factory=dict)  # by what cannot be served, as `shop/2`
+    problems: dict[str, str] = field(
+        default_factory=dict
+    )  # by version that cannot be served, such as `shop/2`
     revision: int = -1  # of the choices
 
     def names(self) -> set[tuple[str, str]]:
-        """All that is loaded, by model and version."""
+        """All loaded versions, by model and version."""
         return {(model, version) for model, own in self.loaded.items() for version in own}
 
     def registry(self) -> Registry:
-        """The same for the engine."""
+        """The state as a registry for the engine."""
         models = [one.model for own in self.loaded.values() for one in own.values()]
         broken = {name.partition("/")[0]: reason for name, reason in self.problems.items()}
         return Registry(models, self.default, self.shares, broken)
 
 
 class Rollout:
-    """What one worker serves."""
+    """Decides what one worker serves."""
 
     def __init__(self, root: Path, opener: Opener, state_folder: Path) -> None:
         self.engine: Engine | None = None
@@ -65,14 +67,14 @@ class Rollout:
         self._state_folder = state_folder
         self._opener = opener
         self._refused: dict[str, Refusal] = {}  # by the version's name
-        self._seen: dict[str, int] = {}  # signatures at the last look
-        self._followed: object = None  # all that the state follows from
+        self._seen: dict[str, int] = {}  # signatures at the last check
+        self._followed: object = None  # everything that determines the state
 
     def follow(self, choices: Choices, peers: Sequence[Report]) -> State | None:
-        """What to serve from now on; None if that is what is served already.
+        """The new state; None if nothing changes.
 
-        A folder that has changed since the last look is left alone until it is quiet, unless
-        somebody asked for it: it may be half copied.
+        A folder that has changed since the last check may be half copied. It is left alone until it
+        no longer changes, unless an operator asked for it.
         """
         try:
             found = scan(self.root)
@@ -85,7 +87,7 @@ class Rollout:
         followed = (quiet, choices.revision, next(iter(found)))
         if followed == self._followed:
             return None
-        if asked:  # what was refused is tried again; but a new worker takes its neighbours' word
+        if asked:  # what was refused is tried again; but a new worker trusts the others' refusals
             self._refused = {}
             for peer in peers if self.engine is None else ():
                 self._refused.update(peer.refused)
@@ -94,7 +96,7 @@ class Rollout:
         return state
 
     def adopt(self, state: State) -> None:
-        """Serves it; on the event loop."""
+        """Starts to serve the state; on the event loop."""
         before, after = self.state.names(), state.names()
         if self.engine is not None:
             self.engine.registry = state.registry()
@@ -113,7 +115,7 @@ class Rollout:
         self.state = state
 
     def report(self) -> Report:
-        """The same for the other workers."""
+        """The report for the other workers."""
         return Report(
             process_id=os.getpid(),
             revision=self.state.revision,
@@ -124,7 +126,7 @@ class Rollout:
         )
 
     def _without_folder(self, reason: str, choices: Choices) -> State | None:
-        """What is served stays."""
+        """The served versions stay."""
         self._followed = None
         problems = {"artifacts": reason}
         if problems == self.state.problems and choices.revision == self.state.revision:
@@ -174,7 +176,7 @@ class Rollout:
                 break
             tried.add(missing[0].number)
             self._open_any(missing[0], choice, ready)
-        if not shares:  # nothing could take the place of what runs
+        if not shares:  # nothing could replace the running version
             return ready, self.state.shares.get(name, {})
         return {version.number: ready[version.number] for version in wanted}, shares
 
@@ -187,7 +189,7 @@ class Rollout:
             self._refused[version.name] = refusal
 
     def _with_items(self, version: Version, choice: Choice) -> Version:
-        """The version with the items that were chosen for it."""
+        """The version with its changed items."""
         revision = choice.items.get(version.number, 0)
         if not revision:
             return version
@@ -195,7 +197,7 @@ class Rollout:
         return replace(version, changed=changed_folder(self._state_folder, *names))
 
     def _open(self, version: Version, choice: Choice, ready: dict[str, Loaded]) -> None:
-        """Adds a version to those that are ready, or to those refused."""
+        """Adds a version to the loaded ones, or to the refused ones."""
         try:
             running = self._running(version.model)
             model = self._opener.open(version, running)
@@ -225,7 +227,7 @@ class Rollout:
         return refusal is not None and refusal.signature == version.signature
 
     def _changed(self, name: str, there: Sequence[Version]) -> dict[str, str]:
-        """The versions that run, but lie otherwise in the folder by now, and how."""
+        """Running versions whose folder has changed, with a description of the change."""
         problems = {}
         for version in there:
             loaded = self.state.loaded.get(name, {}).get(version.number)
@@ -234,11 +236,11 @@ class Rollout:
             try:
                 there_now = loaded.changed or version.folder
                 same = open_artifact(there_now).manifest == loaded.model.manifest
-                reason = "its files were replaced: give the new content a version of its own"
+                reason = "its files have changed: give the new content its own version"
             except ArtifactError as error:
                 same, reason = False, str(error)
             if not same:
-                problems[version.name] = f"{reason}; what was loaded before still answers"
+                problems[version.name] = f"{reason}; the version loaded before still answers"
                 logger.error("%s: %s", version.name, problems[version.name])
         return problems
 

@@ -1,4 +1,4 @@
-"""Watches the artifacts folder and the choices, for one worker, and follows them."""
+"""Watches the artifacts folder and the choices for one worker, and follows their changes."""
 
 import asyncio
 import shutil
@@ -20,18 +20,18 @@ from service.versions.opening import Opener
 from service.versions.reports import REPORTS, Report, forget_report, read_reports, write_report
 from service.versions.rollout import Rollout, State
 
-TICK_S = 0.25  # how often the file of choices is looked at
+TICK_S = 0.25  # interval between checks of the file of choices
 POLL_S = 0.05
-ALL_WORKERS_S = 60.0  # for all workers to follow a choice
+ALL_WORKERS_S = 60.0  # time for all workers to follow a choice
 
 Value = TypeVar("Value")
 
 
 def clear(folder: Path) -> None:
-    """Makes a state folder ready for a new service: of an earlier one, only the choices stay.
+    """Prepares a state folder for a new service; of an earlier service, only the choices stay.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (COPIES, REPORTS):
@@ -40,7 +40,7 @@ def clear(folder: Path) -> None:
 
 
 class Watcher:
-    """Keeps what a worker serves in line with the two folders."""
+    """Keeps a worker in line with the two folders."""
 
     def __init__(self, settings: Settings, on_run: OnRun) -> None:
         self._settings = settings
@@ -53,10 +53,10 @@ class Watcher:
         self.rollout = Rollout(settings.artifacts, opener, self.folder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="versions")
         self._woken = asyncio.Event()
-        self._mark: tuple[int, int] | None = None  # of the choices that were followed
+        self._mark: tuple[int, int] | None = None  # of the choices that were last followed
 
     async def follow(self) -> bool:
-        """Follows the folders once; whether that changed something."""
+        """Follows the folders once; returns whether something changed."""
         self._mark = self._choices_mark()
         state = await self._apart(self._follow)
         if state is not None:
@@ -66,7 +66,7 @@ class Watcher:
         return state is not None
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Follows the folders for ever, and calls `changed` when something did."""
+        """Follows the folders for ever, and calls `changed` after each change."""
         every = self._settings.watch_seconds or float("inf")
         last = time.monotonic()
         while True:
@@ -80,10 +80,10 @@ class Watcher:
                 last = time.monotonic()
 
     async def choose(self, change: Callable[[Choices], None]) -> list[Report]:
-        """Changes the choices; returns what each worker serves when all have followed.
+        """Changes the choices; returns all reports when all workers have followed.
 
         Raises:
-            DeadlineExceeded: a worker has not.
+            DeadlineExceeded: a worker has not followed.
         """
         choices = await asyncio.to_thread(change_choices, self.folder, change)
         self._woken.set()
@@ -97,15 +97,15 @@ class Watcher:
             await asyncio.sleep(POLL_S)
 
     async def choices(self) -> Choices:
-        """What is chosen now."""
+        """The current choices."""
         return await asyncio.to_thread(read_choices, self.folder)
 
     async def reports(self) -> list[Report]:
-        """What each worker serves."""
+        """The reports of all workers."""
         return await asyncio.to_thread(read_reports, self.folder)
 
     def close(self) -> None:
-        """Ends the thread, and takes this worker's report back."""
+        """Ends the thread, and removes this worker's report."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         forget_report(self.folder)
 
@@ -113,7 +113,7 @@ class Watcher:
         return self.rollout.follow(read_choices(self.folder), read_reports(self.folder))
 
     async def _apart(self, work: Callable[[], Value]) -> Value:
-        """Does it in the thread."""
+        """Runs a function in the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _choices_mark(self) -> tuple[int, int] | None:

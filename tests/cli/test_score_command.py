@@ -151,6 +151,6 @@ def test_a_signal_ends_the_run_which_says_how_it_goes_on(
         process.send_signal(number)
         _, told = process.communicate()
     assert process.returncode == -number
-    assert f"persona: ended by {number.name}; the same command goes on" in told
+    assert f"persona: ended by {number.name}; the same command continues" in told
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"in.jsonl", "out.csv.work"}

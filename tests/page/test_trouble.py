@@ -105,7 +105,7 @@ def test_a_limit_of_the_key_is_told_and_not_tried_again_and_again(
         opened.page.keyboard.press("Enter")
         problem = opened.page.get_by_role("alert").first
         problem.wait_for()
-        assert "the key 'shop' may ask 3 per 1 day" in problem.inner_text()
+        assert "the limit of the key 'shop' is 3 per 1 day" in problem.inner_text()
         assert "The page asks again" not in problem.inner_text()
         assert problem.get_by_role("button", name="Ask again now").is_visible()
 

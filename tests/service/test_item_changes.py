@@ -79,9 +79,9 @@ def test_broken_items_leave_the_version_as_it_was_trained(
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({}, 422, "no 'items' and none to 'remove'"),
+        ({}, 422, "neither 'items' nor 'remove'"),
         ({"items": [{"item": "red"}]}, 422, "item 'red': no feature and no vector"),
-        ({"items": [RED, RED]}, 422, "an item is there more than once"),
+        ({"items": [RED, RED]}, 422, "an item occurs more than once"),
         ({"items": [{"item": "red", "features": {"size": 1}}]}, 422, "no feature 'size'"),
         ({"items": [RED | {"link": "javascript:1"}]}, 422, "items.0.link: expected"),
         ({"remove": ["nowhere"]}, 422, "the model knows no item 'nowhere'"),

@@ -53,7 +53,7 @@ def test_the_file_holds_the_hash_and_not_the_key(file: Path) -> None:
 
 def test_a_name_is_given_once(file: Path) -> None:
     add_key(file, "shop")
-    with pytest.raises(BrokenKeys, match="'shop' is there already"):
+    with pytest.raises(BrokenKeys, match="'shop' exists already"):
         add_key(file, "shop")
 
 
@@ -142,7 +142,7 @@ def test_what_changes_the_models_needs_an_admin_key(
     gate = Gate(file)
     assert gate.admit(scope(root, method, path))
     if admin:
-        with pytest.raises(Forbidden, match="'shop' is no admin key"):
+        with pytest.raises(Forbidden, match="'shop' is not an admin key"):
             gate.admit(scope(user, method, path))
     else:
         assert gate.admit(scope(user, method, path))
@@ -173,7 +173,7 @@ def test_a_limit_refuses_and_says_until_when(file: Path) -> None:
     gate = Gate(file)
     gate.admit(scope(key))
     gate.admit(scope(key))
-    with pytest.raises(RateLimited, match="'shop' may ask 2 per 1 day") as caught:
+    with pytest.raises(RateLimited, match="'shop' is 2 per 1 day") as caught:
         gate.admit(scope(key))
     assert 0 < (caught.value.retry_after_s or 0) <= 86_400
 
@@ -194,7 +194,9 @@ def test_a_limit_of_histories_counts_those_that_are_answered(
         refused = client.post("/v1/encode", json=BODY, headers=bearer(key)).json()["error"]
     assert statuses == [200, 413, 429, 200, 429]
     assert (other.status_code, other.json()["error"]["code"]) == (429, "rate_limited")
-    assert "the key 'shop' may ask 5 histories per 1 day; try again in" in refused["message"]
+    assert (
+        "the limit of the key 'shop' is 5 histories per 1 day; try again in" in refused["message"]
+    )
 
 
 def test_a_limit_is_of_one_key(file: Path) -> None:

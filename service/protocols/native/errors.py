@@ -1,7 +1,7 @@
 """Errors in the shape of this protocol: `{"error": {"code", "message", "path"}}`.
 
 InvalidRequest
-└── InvalidBody    the body is not what the schema says
+└── InvalidBody    the body does not fit the schema
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.protocols.exchange import Answer
 
-Path = tuple[str | int, ...]  # leads to a place in the request's body, as keys and indices
+Path = tuple[str | int, ...]  # keys and indices that lead to a place in the request's body
 
 STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     InvalidRequest: (422, "invalid_request"),
@@ -45,11 +45,11 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     RateLimited: (429, "rate_limited"),
 }
 RETRY_AFTER_S = 1
-UNREAD = (RequestTooLarge, UnknownEncoding)  # the rest of the body: the connection ends
+UNREAD = (RequestTooLarge, UnknownEncoding)  # not read to the end, so the connection ends
 
 
 class InvalidBody(InvalidRequest):
-    """The body is not what the schema says; `path` leads to the place."""
+    """The body does not fit the schema; `path` leads to the place."""
 
     def __init__(self, message: str, path: Path) -> None:
         super().__init__(message, "body")
@@ -65,9 +65,9 @@ def error_answer(
     close: bool = False,
     retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
-    """An error as it is sent; `close` where the connection ends with it.
+    """An error as an answer; `close` if the connection ends with it.
 
-    Whole seconds say when to try again.
+    `Retry-After` has whole seconds.
     """
     error = {"code": code, "message": message, "path": path}
     headers = []

@@ -1,4 +1,4 @@
-"""`POST /v1/items`: adds items to a model while it is served, changes and removes them."""
+"""`POST /v1/items`: adds, changes and removes items of a running model."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -27,11 +27,11 @@ class _Strict(BaseModel):
 
 
 class ItemBody(_Strict):
-    """An item to add; one that the model knows gets another vector."""
+    """An item to add; an item that the model knows gets a new vector."""
 
     item: Id
     features: Annotated[
-        dict[str, Feature] | None, Field(description="those that the model reads, by name")
+        dict[str, Feature] | None, Field(description="features that the model reads, by name")
     ] = None
     vector: Annotated[Numbers | None, Field(description="in place of features: D numbers")] = None
     name: Annotated[str | None, Field(description="for people", max_length=1000)] = None
@@ -39,25 +39,30 @@ class ItemBody(_Strict):
 
 
 class ItemChangesRequest(_Strict):
-    """What is to become of a model's items."""
+    """Changes of a model's items."""
 
     model: ModelName = None
-    version: Annotated[str | None, Field(description="default: the one that answers")] = None
-    items: Annotated[list[ItemBody], Field(fail_fast=True, description="to add or change")] = []
+    version: Annotated[str | None, Field(description="default: the version that answers")] = None
+    items: Annotated[
+        list[ItemBody], Field(fail_fast=True, description="items to add or change")
+    ] = []
     remove: Annotated[
-        list[Id], Field(fail_fast=True, description="never recommended; histories may have them")
+        list[Id],
+        Field(
+            fail_fast=True, description="items not to recommend; histories may still contain them"
+        ),
     ] = []
 
 
 class ItemChangesResponse(BaseModel):
-    """A model's items in every worker."""
+    """The items of a model, in every worker."""
 
     model: str
     version: str
     n_items: int
     added: int
     changed: int
-    hidden: Annotated[int, Field(description="by this request and earlier ones")]
+    hidden: Annotated[int, Field(description="including earlier requests")]
     workers: int
 
 
@@ -67,7 +72,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class ItemChangesVerb:
-    """Changes a model's items, and answers when all workers have them."""
+    """Changes a model's items, and answers when all workers have the change."""
 
     def __init__(self) -> None:
         self._adapter = TypeAdapter(ItemChangesRequest)
@@ -101,7 +106,7 @@ item_changes = APIRouter(
 
 @item_changes.post("/items", response_model=ItemChangesResponse, responses=_ERRORS)
 def change(body: ItemChangesRequest) -> None:
-    """Adds items, changes and removes them, in every worker and for good."""
+    """Adds, changes and removes items, in every worker and permanently."""
 
 
 def _refuse_many(body: ItemChangesRequest, limit: int) -> None:
@@ -109,4 +114,4 @@ def _refuse_many(body: ItemChangesRequest, limit: int) -> None:
     if n > limit:
         raise InvalidRequest(f"the request has {n:,} items, limit {limit:,}", "items")
     if not n:
-        raise InvalidRequest("the request has no 'items' and none to 'remove'", "items")
+        raise InvalidRequest("the request has neither 'items' nor 'remove'", "items")

@@ -1,4 +1,4 @@
-"""`POST /v1/items/search`: what people call items, by id or by a part of the name."""
+"""`POST /v1/items/search`: names and links of items, by id or by part of the name."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,9 @@ from service.protocols.structure import SMALL_BYTES
 
 
 class ItemsVerb:
-    """Answers from the artifact's files, on a thread: a large catalogue takes a while to read.
+    """Answers from the artifact's files, on a thread, because a large catalogue takes long to read.
 
-    Not on several: the event loop would get the smaller share of the interpreter's lock.
+    With several threads, the event loop would get too little of the interpreter lock.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class ItemsVerb:
             return answer_to(error)
 
     async def _found(self, model: Model, body: ItemsRequest, deadline: Deadline) -> list[ItemTitle]:
-        """Raises DeadlineExceeded where others' searches take too long."""
+        """Raises DeadlineExceeded if other searches take too long."""
         finding = partial(self._find, model, body)
         try:
             async with asyncio.timeout(deadline.left_s()):

@@ -1,9 +1,9 @@
-"""Parses a large body in parts, so that the event loop turns meanwhile.
+"""Parses a large body in parts, so that the event loop keeps running.
 
-A body of 1,024 histories of 200 clicks takes 30 ms, in which a worker answers nobody. The list of
-histories is cut between two of them, at bytes that look like it. If a cut was wrong, as in a string
-that holds brackets, a part is no JSON, and the body is parsed as a whole: that also says what is
-wrong with a body, and where.
+A body of 1,024 histories of 200 clicks takes 30 ms, during which a worker answers nobody. The list
+of histories is cut at bytes that look like the end of a history. If a cut is wrong, for example in
+a string with brackets, a part is invalid JSON. Then the whole body is parsed, which also gives the
+right error for an invalid body.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _part = TypeAdapter(QueryBody)
 
 
 async def parse_large(adapter: TypeAdapter[Body], raw: bytes, part_bytes: int = PART_BYTES) -> Body:
-    """As `parse`.
+    """The same as `parse`, in parts.
 
     Raises:
         InvalidBody: names the place, what was expected there and what was found.
@@ -49,13 +49,13 @@ async def parse_large(adapter: TypeAdapter[Body], raw: bytes, part_bytes: int = 
 
 
 def _cut(raw: bytes) -> tuple[bytes, bytes] | None:
-    """The body without its histories, and what stands between the brackets of their list."""
+    """The body without its histories, and the text between the brackets of their list."""
     opening = _OPENING.search(raw)
     if opening is None:
         return None
     first = opening.end()
     last = b"}" if raw[first : first + 1] == b"{" else b"]"
-    end = raw.find(last + b"]", first)  # a regular expression takes ten times as long
+    end = raw.find(last + b"]", first)  # a regular expression would take ten times as long
     if end < 0:
         spaced = re.compile(rb"\%b\s+\]" % last).search(raw, first)
         if spaced is None:
@@ -63,7 +63,7 @@ def _cut(raw: bytes) -> tuple[bytes, bytes] | None:
         end = spaced.start()
     frame = raw[:first] + raw[end + 1 :]
     if b"\\" in frame or frame.count(b'"histories"') > 1:
-        return None  # the list may come a second time, which would count
+        return None  # the key may occur again, and the last one would count
     return frame, raw[first : end + 1]
 
 

@@ -1,4 +1,4 @@
-"""Routes that change what is served: `service/gate.py` admits operators, service/versions acts."""
+"""Routes that change what is served. `service/gate.py` admits operators; service/versions acts."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from service.protocols.native.parsing import parse
 from service.protocols.native.schema import ErrorResponse
 from service.versions import operating
 
-MAX_VERSIONS = 8  # that share the requests
+MAX_VERSIONS = 8  # versions that share the requests
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -23,22 +23,24 @@ class _Strict(BaseModel):
 
 
 class VersionBody(_Strict):
-    """Which version of the model."""
+    """A version of the model."""
 
     version: str | None = None
 
 
 class SharesBody(_Strict):
-    """How versions share the requests that name none."""
+    """Shares of the requests that name no version."""
 
     weights: Annotated[
         dict[str, Annotated[float, Field(ge=0, le=1e6)]],
-        Field(max_length=MAX_VERSIONS, description="by version; empty: the newest has all"),
+        Field(
+            max_length=MAX_VERSIONS, description="by version; empty: the newest version gets all"
+        ),
     ]
 
 
 class ModelState(BaseModel):
-    """How a model is served by all workers."""
+    """The state of a model in all workers."""
 
     model: str
     shares: dict[str, float]
@@ -60,21 +62,21 @@ operations = APIRouter(prefix="/v1/models/{name}", responses=_ERRORS, tags=["ope
 
 @operations.post("/load", openapi_extra=_described(VersionBody))
 async def load(request: Request, name: str) -> ModelState:
-    """Looks at the artifacts folder now; with a version, loads it beside the others."""
+    """Checks the artifacts folder now; with a version, loads it beside the others."""
     version = (await _read(request, VersionBody)).version
     return await _state(request, lambda watcher: operating.load(watcher, name, version))
 
 
 @operations.post("/unload", openapi_extra=_described(VersionBody))
 async def unload(request: Request, name: str) -> ModelState:
-    """Takes a version out, or without one the whole model."""
+    """Removes a version or, without one, the whole model."""
     version = (await _read(request, VersionBody)).version
     return await _state(request, lambda watcher: operating.unload(watcher, name, version))
 
 
 @operations.post("/share", openapi_extra=_described(SharesBody))
 async def share(request: Request, name: str) -> ModelState:
-    """Shares the requests that name no version between versions."""
+    """Splits the requests that name no version between versions."""
     weights = (await _read(request, SharesBody)).weights
     return await _state(request, lambda watcher: operating.share(watcher, name, weights))
 

@@ -1,6 +1,6 @@
-"""Parses a body, strictly and once from its bytes, and asks the engine's question.
+"""Parses a body, strictly and once from its bytes, into a query for the engine.
 
-A refusal names the place, what was expected there, and what was found.
+An error names the place, what was expected there, and what was found.
 """
 
 import json
@@ -45,15 +45,15 @@ def parse(adapter: TypeAdapter[Body], raw: bytes) -> Body:
     try:
         return adapter.validate_json(raw)
     except ValidationError as error:
-        raise _explain(error) from None  # its text quotes the body
+        raise _explain(error) from None  # its text may quote the body
 
 
 def structure_of(settings: Settings) -> Structure:
-    """What a body of this protocol may consist of."""
+    """The limits on the structure of a body of this protocol."""
     histories = settings.max_histories
-    fields = 16  # of the request itself, and to spare
+    fields = 16  # of the request itself, with a reserve
     return Structure(
-        values=settings.max_items + 14 * histories + fields,  # of columns count as items do
+        values=settings.max_items + 14 * histories + fields,  # values of columns count as items do
         fields=13 * histories + fields,  # "id", "items", "times", "now", "columns", 8 columns
         containers=13 * histories + fields,  # a history, its candidates, and most of these
     )
@@ -75,7 +75,7 @@ def score_query(body: ScoreRequest) -> Query:
 
 
 def has_own_lists(body: ScoreRequest) -> bool:
-    """Whether each history has a list of candidates of its own."""
+    """Whether each history has its own list of candidates."""
     return bool(body.candidates) and isinstance(body.candidates[0], list)
 
 
@@ -99,7 +99,7 @@ def similar_query(body: SimilarRequest) -> Query:
 
 
 def place_of(error: InvalidRequest, body: QueryBody | SimilarRequest) -> Path:
-    """Where in the body the engine's error is."""
+    """The place of an engine's error in the body."""
     path: Path = ("histories" if error.part == "clicks" else error.part,)
     if isinstance(body, ScoreRequest) and error.part == "candidates":
         if error.candidate is None:
@@ -116,10 +116,10 @@ def place_of(error: InvalidRequest, body: QueryBody | SimilarRequest) -> Path:
 
 
 def _routing_key(body: QueryBody) -> ItemId | None:
-    """Whose request it is: what it says itself, or the id of its only history.
+    """The key that selects a version: the request's own, or the id of its only history.
 
-    A request of several histories has no user of its own. It gets the version that most requests
-    get, as do all parts of a larger job.
+    A request with several histories has no single user. It gets the version with the largest
+    share, like all parts of a larger job.
     """
     if "routing_key" in body.model_fields_set or len(body.histories) != 1:
         return body.routing_key
@@ -147,7 +147,7 @@ def _query(body: QueryBody, want: Want, routing_key: ItemId | None = None) -> Qu
 
 
 def _field_of_each(body: QueryBody, field: str) -> list[Any]:
-    """A field of every history; nothing where none has it."""
+    """A field of every history; empty if no history has it."""
     found = [getattr(history, field, None) for history in body.histories]
     return found if any(one is not None for one in found) else []
 
@@ -196,9 +196,9 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
 
 
 def _explain(error: ValidationError) -> InvalidBody:
-    """The deepest error, and of those the last one.
+    """The last of the deepest errors.
 
-    Where a value may be of several kinds, that is the error of the kind which was meant.
+    If a value may have several types, this error is about the intended type.
     """
     details = error.errors(include_url=False)
     path, detail = max(

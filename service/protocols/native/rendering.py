@@ -72,7 +72,7 @@ def render_similar(body: SimilarRequest, results: Results) -> bytes:
 
 
 def _cold(result: Result) -> Fields:
-    """Items that were added after training, where there are any."""
+    """Items that were added after training, if there are any."""
     return {"cold": result.cold} if result.cold else {}
 
 

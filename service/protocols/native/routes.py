@@ -1,6 +1,6 @@
 """The routes of Persona's own JSON protocol.
 
-FastAPI documents them. A body is parsed once, from its bytes; FastAPI would first make a dict.
+FastAPI documents them. A body is parsed once, from its bytes; FastAPI would first build a dict.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ Body = TypeVar("Body", bound=QueryBody | SimilarRequest)
 
 
 class QueryVerb(Generic[Body]):
-    """Parse, engine call, render: what answers a posted body."""
+    """Answers posted bodies: parse, engine call, render."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class QueryVerb(Generic[Body]):
                 body = await parse_large(self._adapter, raw)
             else:
                 body = parse(self._adapter, raw)
-            del raw  # it would be kept until the answer
+            del raw  # otherwise it would be kept until the answer
             results = await ask(service, self._to_query(body), deadline, receive)
             return Answer(self._render(body, results))
         except InvalidRequest as error:
@@ -108,32 +108,32 @@ plain = APIRouter(prefix="/v1", tags=["models"])
 
 @posted.post("/encode", response_model=EncodeResponse, responses=_QUERY_ERRORS)
 def encode(body: EncodeRequest) -> None:
-    """User embeddings of histories, and what the encoder looked at."""
+    """Turns histories into user embeddings, with attention weights on request."""
 
 
 @posted.post("/score", response_model=ScoreResponse, responses=_QUERY_ERRORS)
 def score(body: ScoreRequest) -> None:
-    """Scores of candidate items for histories."""
+    """Scores candidates for histories."""
 
 
 @posted.post("/recommend", response_model=RecommendResponse, responses=_QUERY_ERRORS)
 def recommend(body: RecommendRequest) -> None:
-    """The best items for histories, and how much each click speaks for each."""
+    """Recommends items for histories, with the contribution of each click on request."""
 
 
 @posted.post("/similar", response_model=SimilarResponse, responses=_QUERY_ERRORS)
 def similar(body: SimilarRequest) -> None:
-    """The items that are most like each of some items."""
+    """Returns the items most similar to each given item."""
 
 
 @posted.post("/items/search", response_model=ItemsResponse, responses=_QUERY_ERRORS)
 def items(body: ItemsRequest) -> None:
-    """What people call items: of these ids, or those with a text in the name."""
+    """Returns names and links of items: of given ids, or of a search in the names."""
 
 
 @plain.get("/models", responses=_errors(401, 503))
 async def models(request: Request) -> Models:
-    """The loaded versions, the default first: Persona's facts, and the list that OpenAI returns."""
+    """Lists the loaded versions, the default first, also in the form of OpenAI's API."""
     service: Service = request.app.state.service
     await service.loaded()
     registry = service.engine().registry

@@ -1,4 +1,4 @@
-"""Requests and responses as pydantic models: what is validated, and what /openapi.json says.
+"""Requests and responses as pydantic models, for validation and /openapi.json.
 
 Responses are rendered without going through the models here; tests compare them.
 """
@@ -12,42 +12,45 @@ from persona.artifact.format import Architecture, Example, Facts
 from persona.contract import AttentionDetail, UnknownItems
 from service.protocols.validation import Seconds
 
-# A response can echo 64 bits. fail_fast: one error is enough to refuse a body, and a body of
-# millions of wrong values would otherwise become millions of error objects.
+# Responses can return 64 bits. fail_fast: one error is enough to refuse a body; otherwise, a body
+# with millions of wrong values would become millions of error objects.
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format": "int64"})]
-# left_to_right: JSON types tell the kinds apart, and trying all of them to choose the best takes
+# left_to_right: JSON types distinguish the kinds; trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
 Value = Annotated[str | Integer | Seconds, Field(union_mode="left_to_right")]
-# Most lists hold strings alone: to try nothing else for each item first takes a fifth less time.
+# Most lists contain only strings; trying this first takes a fifth less time.
 _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
 Items = Annotated[SkipJsonSchema[_Strings] | _Ids, Field(union_mode="left_to_right")]
 
-COLD = "those of the items that were added after training; absent where there are none"
+COLD = "items among these that were added after training; absent if there are none"
 ModelName = Annotated[str | None, Field(description="default: the first of GET /v1/models")]
 
 
 class _Strict(BaseModel):
-    # Item ids repeat too rarely for pydantic's cache of strings: without it a third less time.
+    # Item ids repeat too rarely for pydantic's cache of strings; without it, a third less time.
     model_config = ConfigDict(extra="forbid", strict=True, cache_strings="keys")
 
 
 class NamedHistory(_Strict):
-    """A history with an id that comes back beside its result, and what the model reads of time."""
+    """A history with an id, which the result repeats, and with times and columns."""
 
     id: Id | None = None
     items: Annotated[Items, Field(description="oldest to newest")]
     times: Annotated[
         list[Seconds] | None,
-        Field(description="of the clicks; for models that read time", fail_fast=True),
+        Field(description="seconds of each click; for models that read time", fail_fast=True),
     ] = None
     now: Annotated[
-        Seconds | None, Field(description="time of asking; default: that of the newest click")
+        Seconds | None, Field(description="time of asking; default: the newest click's time")
     ] = None
     columns: Annotated[
         dict[str, Annotated[list[Value], Field(fail_fast=True)]] | None,
-        Field(description="others of the clicks, by name; for models that read them", max_length=8),
+        Field(
+            description="further columns of the clicks, by name; for models that read them",
+            max_length=8,
+        ),
     ] = None
 
 
@@ -55,21 +58,21 @@ History = Annotated[Items | NamedHistory, Field(union_mode="left_to_right")]
 
 
 class QueryBody(_Strict):
-    """What every query has."""
+    """The fields of every query."""
 
     model: ModelName = None
     version: Annotated[str | None, Field(description="default: the newest")] = None
     routing_key: Annotated[
         Id | None,
         Field(
-            description="whose request it is, where versions share the requests; "
+            description="identifies the user if versions share the requests; "
             "default: the id of the only history"
         ),
     ] = None
     histories: Annotated[list[History], Field(fail_fast=True)]
     unknown_items: Annotated[
         UnknownItems,
-        Field(description="token: encode as an unknown item; drop: leave out; error: refuse"),
+        Field(description="token: encode as unknown; drop: leave out; error: refuse the request"),
     ] = "token"
 
 
@@ -79,12 +82,12 @@ class EncodeRequest(QueryBody):
     attention: Annotated[
         AttentionDetail,
         Field(
-            description="pooled: the weights that the embedding is read from; "
-            "full: every block's weights"
+            description="pooled: the weights behind the user embedding; "
+            "full: the weights of every block"
         ),
     ] = "none"
     encoding: Annotated[
-        Literal["float", "base64"], Field(description="base64: of little-endian float32")
+        Literal["float", "base64"], Field(description="base64: little-endian float32 numbers")
     ] = "float"
 
 
@@ -93,17 +96,19 @@ class ScoreRequest(QueryBody):
 
     candidates: Annotated[
         Items | Annotated[list[Items], Field(fail_fast=True)],
-        Field(description="one list for all histories, or a list for each"),
+        Field(description="one list for all histories, or one list per history"),
     ]
     attention: Annotated[
-        bool, Field(description="also return how much each click speaks for each candidate")
+        bool, Field(description="also return the weights that each candidate gives to the clicks")
     ] = False
 
 
 class _Filters(BaseModel):
-    """How many items are wanted, and which."""
+    """The number of items, and filters."""
 
-    k: Annotated[int, Field(ge=1, description="how many items; all where there are fewer")] = 10
+    k: Annotated[
+        int, Field(ge=1, description="number of items; all of them if there are fewer")
+    ] = 10
     allowed: Annotated[
         Items | None, Field(description="recommend only these; default: the whole catalogue")
     ] = None
@@ -115,15 +120,15 @@ class RecommendRequest(QueryBody, _Filters):
 
     exclude_seen: Annotated[bool, Field(description="leave out the items of the history")] = False
     with_reasons: Annotated[
-        bool, Field(description="also return how much each click speaks for each item")
+        bool, Field(description="also return the contribution of each click to each item's score")
     ] = False
     exact: Annotated[
-        bool, Field(description="search all items, even where the model has an index")
+        bool, Field(description="search all items, even if the model has an index")
     ] = False
 
 
 class SimilarRequest(_Strict, _Filters):
-    """Items whose like are wanted."""
+    """Items to find similar items for."""
 
     model: ModelName = None
     version: Annotated[str | None, Field(description="default: the newest")] = None
@@ -131,24 +136,29 @@ class SimilarRequest(_Strict, _Filters):
 
 
 class ItemsRequest(_Strict):
-    """Items whose names are wanted: these, or those that a text finds."""
+    """Items to look up: by id, or by a search in the names."""
 
     model: ModelName = None
     version: Annotated[str | None, Field(description="default: the newest")] = None
-    items: Annotated[Items | None, Field(description="these; default: those of the search")] = None
+    items: Annotated[
+        Items | None, Field(description="item ids; default: the results of the search")
+    ] = None
     search: Annotated[
         str,
-        Field(max_length=256, description="part of a name or id; empty: the catalogue's first"),
+        Field(
+            max_length=256,
+            description="part of a name or id; empty: the first items of the catalogue",
+        ),
     ] = ""
-    k: Annotated[int, Field(ge=1, description="how many items a search may find")] = 10
+    k: Annotated[int, Field(ge=1, description="maximum number of items that a search returns")] = 10
 
 
 class PooledAttention(BaseModel):
-    """The weights that the embedding is read from: `start[h] + sum(weights[h]) = 1`."""
+    """The weights behind the user embedding: `start[h] + sum(weights[h]) = 1`."""
 
     items: list[Id]  # the used clicks, oldest to newest
     weights: list[list[float]]  # (H, used)
-    start: list[float]  # (H,), the start token's share
+    start: list[float]  # (H,), the start token's weight
 
 
 class FullAttention(BaseModel):
@@ -159,7 +169,7 @@ class FullAttention(BaseModel):
 
 
 class CandidateAttention(BaseModel):
-    """How much each used click speaks for each candidate: (N, H, used)."""
+    """The weight that each candidate gives to each used click: (N, H, used)."""
 
     items: list[Id]
     weights: list[list[list[float]]]
@@ -170,7 +180,7 @@ class _User(BaseModel):
     used: Annotated[int, Field(description="clicks that the encoder read")]
     truncated: Annotated[int, Field(description="older clicks, beyond the model's max_length")]
     unknown: Annotated[
-        int, Field(description="clicks of unknown items: among the used, or dropped")
+        int, Field(description="clicks on unknown items: used ones, or dropped ones")
     ]
 
 
@@ -205,7 +215,7 @@ class ScoreResponse(BaseModel):
 
 
 class Reasons(BaseModel):
-    """How much each used click speaks for each recommended item: (N, used)."""
+    """The contribution of each used click to each recommended item: (N, used)."""
 
     items: list[Id]  # the used clicks, oldest to newest
     weights: list[list[float]]
@@ -233,13 +243,13 @@ class RecommendResponse(BaseModel):
     model: str
     version: str
     recall: Annotated[
-        float | None, Field(description="at 100, of the index that was searched; null: exact")
+        float | None, Field(description="recall at 100 of the index; null: exact search")
     ]
     users: list[RecommendedUser]
 
 
 class SimilarItem(BaseModel):
-    """The items that are most like one item; none where it is unknown."""
+    """The items most similar to one item; none if it is unknown."""
 
     item: Id
     items: list[Id]
@@ -256,7 +266,7 @@ class SimilarResponse(BaseModel):
 
 
 class TitledItem(BaseModel):
-    """An item as people see it; the id stands for a missing name."""
+    """The name and link of an item; without a name, the id is the name."""
 
     item: Id
     name: str
@@ -265,7 +275,7 @@ class TitledItem(BaseModel):
 
 
 class ItemsResponse(BaseModel):
-    """The items in the request's order; of a search, the closest first."""
+    """The items in the request's order; for a search, the closest first."""
 
     model: str
     version: str
@@ -273,11 +283,11 @@ class ItemsResponse(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model that this service answers for."""
+    """A loaded version of a model."""
 
     name: str
     version: str
-    share: float  # of the requests that name this model, and no version
+    share: float  # share of the requests that name this model but no version
     checksum: str  # SHA-256 of the artifact's manifest
     description: str
     licence: str
@@ -287,7 +297,7 @@ class ModelCard(BaseModel):
     max_length: int
     architecture: Architecture
     metrics: Facts
-    examples: list[Example]  # histories to begin with
+    examples: list[Example]  # example histories
 
 
 class ModelObject(BaseModel):
@@ -308,7 +318,7 @@ class Models(BaseModel):
 
 
 class Error(BaseModel):
-    """What went wrong, and where in the request."""
+    """An error, and its place in the request."""
 
     code: str
     message: str

@@ -8,7 +8,7 @@ from persona.contract import InvalidRequest, ModelNotFound, PersonaError
 from service.protocols.exchange import Answer
 from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
 
-# Trying again helps with these. The client does so with 409, 429 and every 5xx unless it is told.
+# A retry can help with these. Unless told otherwise, the client retries 409, 429 and every 5xx.
 TRY_AGAIN = {429, 503, 504}
 
 
@@ -21,7 +21,7 @@ def error_answer(
     close: bool = False,
     retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
-    """An error as it is sent; `close` where the connection ends with it."""
+    """An error as an answer; `close` if the connection ends with it."""
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
     error = {
         "message": message,

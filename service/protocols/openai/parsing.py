@@ -10,10 +10,10 @@ from service.settings import Settings
 
 
 def embeddings_query(body: EmbeddingsRequest, settings: Settings) -> Query:
-    """The query that a body asks.
+    """The query of a body.
 
     Raises:
-        InvalidRequest: it asks for a number of dimensions, its input says nothing, or too much.
+        InvalidRequest: it names `dimensions`, or its input is empty or too large.
     """
     if body.dimensions is not None:
         message = "dimensions: an embedding cannot be shortened; leave this field out"
@@ -27,14 +27,14 @@ def embeddings_query(body: EmbeddingsRequest, settings: Settings) -> Query:
 
 
 def structure_of(settings: Settings) -> Structure:
-    """What a body of this protocol may consist of."""
+    """The limits on the structure of a body of this protocol."""
     histories, fields = settings.max_histories, 16  # and to spare
     values = settings.max_items + 3 * histories + fields  # times count as items do
     return Structure(values, fields, 2 * histories + fields)
 
 
 def model_and_version(model: str) -> tuple[str, str | None]:
-    """A model's name, and the version where `name:version` has one."""
+    """A model's name, and the version if `name:version` has one."""
     name, _, version = model.partition(":")
     return name, version or None
 
@@ -45,7 +45,7 @@ def _histories(body: EmbeddingsRequest, settings: Settings) -> Sequence[Sequence
     if not body.input:
         message = "input: an empty list; an empty history is an empty string or [[]]"
         raise InvalidRequest(message, "input")
-    values: Sequence[Any] = body.input  # all of one kind
+    values: Sequence[Any] = body.input  # all of one type
     match values[0]:
         case str():
             return _split(values, settings)
@@ -55,7 +55,7 @@ def _histories(body: EmbeddingsRequest, settings: Settings) -> Sequence[Sequence
 
 
 def _split(texts: Sequence[str], settings: Settings) -> list[list[ItemId]]:
-    """The ids of each text, of which no more are made than a request may have."""
+    """The ids of each text; stops at the limit of a request."""
     histories, limit = list[list[ItemId]](), settings.max_items
     left = limit
     for text in texts:

@@ -67,12 +67,12 @@ plain = APIRouter(prefix="/v1", tags=["OpenAI"])
     responses=_errors(401, 404, 413, 415, 422, 429, 500, 503, 504),
 )
 def embeddings(body: EmbeddingsRequest) -> None:
-    """User embeddings of histories, in the shape of OpenAI's embeddings."""
+    """Turns histories into user embeddings, in the form of OpenAI's embeddings."""
 
 
 @plain.get("/models/{model}", responses=_errors(401, 404, 503))
 async def model(request: Request, model: str) -> ModelObject:
-    """One loaded model, by its name or by name:version."""
+    """Returns one loaded model, by its name or by name:version."""
     service: Service = request.app.state.service
     await service.loaded()
     found = service.engine().registry.find(*model_and_version(model))

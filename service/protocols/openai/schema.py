@@ -1,4 +1,4 @@
-"""Requests and responses as pydantic models, with what Persona adds to OpenAI's fields."""
+"""Requests and responses as pydantic models: OpenAI's fields, and Persona's additions."""
 
 from typing import Annotated, Literal
 
@@ -26,31 +26,35 @@ class EmbeddingsRequest(BaseModel):
         str | _Texts | _Ids | _Histories,
         Field(
             union_mode="left_to_right",
-            description="a string or strings: a history each, of ids that whitespace parts; "
-            "integers: one history of integer ids; lists of ids: a history each",
+            description="strings: one history each, with ids separated by whitespace; "
+            "integers: one history of integer ids; lists of ids: one history each",
         ),
     ]
     encoding_format: Annotated[
-        Literal["float", "base64"], Field(description="base64: of little-endian float32")
+        Literal["float", "base64"], Field(description="base64: little-endian float32 numbers")
     ] = "float"
     dimensions: Annotated[
-        int | None, Field(description="refused: an embedding has the width of its model")
+        int | None, Field(description="refused, because an embedding cannot be shortened")
     ] = None
     user: Annotated[str | None, Field(description="ignored")] = None
     attention: Annotated[
-        AttentionDetail, Field(description="Persona's own: what the encoder looked at")
+        AttentionDetail, Field(description="Persona's own: attention weights to return")
     ] = "none"
     unknown_items: Annotated[
         UnknownItems,
-        Field(description="Persona's own: encode as an unknown item, leave out, or refuse"),
+        Field(
+            description="Persona's own: encode unknown items as unknown, leave them out, or refuse"
+        ),
     ] = "token"
     times: Annotated[
         list[Annotated[list[Seconds], Field(fail_fast=True)]] | None,
-        Field(description="Persona's own: seconds of the clicks, a list a history", fail_fast=True),
+        Field(
+            description="Persona's own: seconds of the clicks, one list per history", fail_fast=True
+        ),
     ] = None
     now: Annotated[
         list[Seconds | None] | None,
-        Field(description="Persona's own: time of asking, a history", fail_fast=True),
+        Field(description="Persona's own: times of asking, one per history", fail_fast=True),
     ] = None
 
 
@@ -81,7 +85,7 @@ class EmbeddingsResponse(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What went wrong, and with which field of the request."""
+    """An error, and the field of the request that caused it."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
