@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -26,13 +26,19 @@ from model.training.recipe import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
 N_ITEMS = 1682
+SplitKind = Literal["leave_one_out", "time"]
+FIGURES: dict[SplitKind, str] = {"leave_one_out": "ml100k", "time": "ml100k_time_split"}
+TABLES: dict[SplitKind, str] = {
+    "leave_one_out": "encoder_times",
+    "time": "encoder_times_time_split",
+}
 TODAY = 1_700_000_000
 SHAPES = ((1, 110), (32, 110))
 ROUNDS = 9  # of both encoders in turn, of which the medians count
 ABOUT = (
-    "Leave-one-out, every film ranked except those seen, all with `recipes/ml-100k.toml` and its "
-    "`time` changed. *Unknown*: asked at the time of the newest click. *Known*: asked at the time "
-    "of the target. Differences to `none` are of the mean over seeds, paired by user."
+    "Every film is ranked except those seen, all with `recipes/ml-100k.toml` and its `time` "
+    "changed. *Unknown*: asked at the time of the newest click. *Known*: asked at the time of the "
+    "target. Differences to `none` are of the mean over seeds, paired by user."
 )
 
 
@@ -44,20 +50,25 @@ def times(
     kinds: Annotated[
         str, typer.Option(help="Of time, with commas, to compare.  [default: the recipe's]")
     ] = "",
+    split: Annotated[SplitKind, typer.Option(help="Of the clicks.")] = "leave_one_out",
     limit: Annotated[int | None, typer.Option(help="Only so many lines; keeps no figure.")] = None,
 ) -> None:
     """Train MovieLens-100K with time and without, and rank every film for everyone."""
     of_recipe = seeded(recipe, 0, None).encoder.time
     chosen = [kind for kind in TIME_KINDS if kind in {"none", of_recipe, *kinds.split(",")}]
-    found = {kind: _ranked(recipe, data, kind, seeds, limit) for kind in chosen}
+    found = {}
+    for kind in chosen:
+        runs = [_changed(seeded(recipe, seed, limit), kind, split) for seed in range(seeds)]
+        found[kind] = _ranked(runs, data)
     text = _beside(found)
     typer.echo(text)
     if limit:
         return
     command = f"python -m bench times --seeds {seeds}" + (f" --kinds {kinds}" if kinds else "")
-    _record(found["none"][0], found[of_recipe], command)
-    about = f"{ABOUT} Written by `{command}` on {machine()}."
-    record_table("encoder_times", f"#### Time\n\n{about}\n\n{text}\n", [PAGE])
+    command += f" --split {split}" if split != "leave_one_out" else ""
+    _record(found["none"][0], found[of_recipe], FIGURES[split], command)
+    about = f"Split: {split}. {ABOUT} Written by `{command}` on {machine()}."
+    record_table(TABLES[split], f"#### Time\n\n{about}\n\n{text}\n", [PAGE])
 
 
 def time_cost(
@@ -128,23 +139,23 @@ def _seconds(
     return min(found)
 
 
-def _ranked(
-    recipe: Path, data: Path, kind: TimeKind, seeds: int, limit: int | None
-) -> tuple[list[Evaluation], list[Evaluation]]:
-    """The test ranks of every seed, the time of asking unknown and known."""
+def _ranked(recipes: Sequence[Recipe], data: Path) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The test ranks of every recipe, the time of asking unknown and known."""
     unknown, known = [], []
-    for seed in range(seeds):
-        run = trained(_with_time(seeded(recipe, seed, limit), kind), data)
+    for recipe in recipes:
+        run, kind = trained(recipe, data), recipe.encoder.time
         unknown.append(run.evaluate())
         known.append(run.evaluate_at_target_times() if kind != "none" else unknown[-1])
         figures = [each[-1].metrics["NDCG@10"] for each in (unknown, known)]
+        seed = recipe.training.seed
         typer.echo(f"{kind}, seed {seed}: NDCG@10 unknown {figures[0]:.4f}, known {figures[1]:.4f}")
     return unknown, known
 
 
-def _with_time(recipe: Recipe, kind: TimeKind) -> Recipe:
+def _changed(recipe: Recipe, kind: TimeKind, split: SplitKind) -> Recipe:
     parts = recipe.model_dump()
     parts["encoder"]["time"] = kind
+    parts["data"]["split"] = split
     return Recipe.model_validate(parts)
 
 
@@ -172,15 +183,18 @@ def _beside(found: dict[TimeKind, tuple[list[Evaluation], list[Evaluation]]]) ->
 
 
 def _record(
-    ids: list[Evaluation], timed: tuple[list[Evaluation], list[Evaluation]], command: str
+    ids: list[Evaluation],
+    timed: tuple[list[Evaluation], list[Evaluation]],
+    prefix: str,
+    command: str,
 ) -> None:
     base = mean(ids, "NDCG@10")
-    record("ml100k_ids_ndcg10", round(base, 5), None, command)
+    record(f"{prefix}_ids_ndcg10", round(base, 5), None, command)
     for name, mode, least in (("unknown", timed[0], 1.03), ("known", timed[1], 1.08)):
-        figure = f"ml100k_time_{name}_ndcg10"
+        figure = f"{prefix}_time_{name}_ndcg10"
         seeds = [round(one.metrics["NDCG@10"], 5) for one in mode]
         record(figure, round(mean(mode, "NDCG@10"), 5), round(least * base, 5), command)
         record(f"{figure}_seeds", seeds, None, command)
         record(f"{figure}_p", paired(mode, ids).p_value, 0.05, command)
     seeds = [round(one.metrics["NDCG@10"], 5) for one in ids]
-    record("ml100k_ids_ndcg10_seeds", seeds, None, command)
+    record(f"{prefix}_ids_ndcg10_seeds", seeds, None, command)

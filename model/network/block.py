@@ -42,7 +42,7 @@ class Block(nn.Module):
     def __init__(self, config: EncoderConfig, *, last: bool = False) -> None:
         super().__init__()
         self.post = config.norm == "post"
-        self.time = time_bias(config.time, config.heads)
+        self.time = time_bias(config.time, config.heads, last=last)
         self.asking = TimeTable(config.width) if last and config.time != "none" else None
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(

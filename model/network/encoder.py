@@ -42,7 +42,7 @@ class UserEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, last=n == config.blocks) for n in range(1, config.blocks + 1)
         )
-        self.gaps = TimeTable(config.width) if config.time == "gaps" else None
+        self.gaps = TimeTable(config.width) if config.time in {"gaps", "gaps_power"} else None
         self.final_norm = nn.LayerNorm(config.width)
         self.pool = Pool(config)
         self.candidates = Candidates(config) if config.attention == "source_target" else None

@@ -1,10 +1,11 @@
 """Time in the encoder: the seconds between clicks, and those until the encoder is asked.
 
-Seconds d between clicks enter in one of four ways. `gaps` adds a learned vector of the seconds
+Seconds d between clicks enter in one of five ways. `gaps` adds a learned vector of the seconds
 since the click before to each click. Two add a bias to the score of a query and a key that lie d
 apart: `buckets` reads it from a learned table with a place for each power of two (HSTU, Zhai 2024),
-`power` is a sum of a (1 + d)^-b (FuXi, Ye 2025). `rotary` turns half of the features by time, as
-positions turn the other half. All are continuous in d: rounding in the last bit moves no click into
+`power` is a sum of a (1 + d)^-b (FuXi, Ye 2025). `gaps_power` is `gaps` with
+that power law in the last block. `rotary` turns half of the features by time, as positions turn the
+other half. All are continuous in d: rounding in the last bit moves no click into
 another bucket.
 
 The time of asking enters the last block alone, whose states nothing but the prediction reads. So
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TimeKind = Literal["none", "gaps", "buckets", "power", "rotary"]
+TimeKind = Literal["none", "gaps", "gaps_power", "buckets", "power", "rotary"]
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 KNOTS = 34  # of a table: the last one stands for 2^33 seconds, 272 years
 EXPONENTS = (0.1, 0.5)  # that the terms of the power law start with
@@ -137,11 +138,12 @@ class BucketBias(TimeTable):
         return self._read(torch.log(seconds + 1)).permute(0, 3, 1, 2)
 
 
-def time_bias(kind: TimeKind, heads: int) -> BucketBias | PowerLaw | None:
+def time_bias(kind: TimeKind, heads: int, *, last: bool) -> BucketBias | PowerLaw | None:
     """What makes biases of a block's attention, where this kind has them."""
     if kind == "buckets":
         return BucketBias(heads)
-    return PowerLaw(heads) if kind == "power" else None
+    # A served encoder computes one query of the last block: there the bias costs next to nothing.
+    return PowerLaw(heads) if kind == "power" or (kind == "gaps_power" and last) else None
 
 
 def time_angles(seconds: Tensor, count: int) -> Tensor:

@@ -133,7 +133,7 @@ class Architecture(_Strict):
     normalisation: Literal["softmax", "weighted_softmax"]
     pooling: Literal["newest", "mean", "additive"]
     positions: Literal["learned", "rotary", "none"]
-    time: Literal["none", "gaps", "buckets", "power", "rotary"] = "none"
+    time: Literal["none", "gaps", "gaps_power", "buckets", "power", "rotary"] = "none"
     width: int = Field(ge=1)
     blocks: int = Field(ge=1)
     norm: Literal["pre", "post"]
