@@ -1,4 +1,4 @@
-"""Histories of many users as arrays: every distinct id once, and each click as a place among them.
+"""Histories of many users as arrays: a list of ids, and each click as a place in that list.
 
 The clicks of a file are no Python objects then: they cross from one process to another as bytes,
 and each distinct id is looked up once. Whole files are scored in two thirds of the time.
@@ -26,7 +26,7 @@ class CodedHistories(Sequence[list[ItemId]]):
         """Takes arrays as they are.
 
         Args:
-            words: distinct ids.
+            words: ids, each once or, where tables were joined, a few times.
             codes: (clicks,) the place of each click's id in `words`.
             offsets: (B + 1,) where each history begins in `codes`, and where the last one ends.
         """
@@ -38,18 +38,19 @@ class CodedHistories(Sequence[list[ItemId]]):
         if isinstance(histories, CodedHistories):
             return histories
         clicks = list(chain.from_iterable(histories))
-        words, codes = _coded([clicks])
-        offsets = _offsets(np.fromiter(map(len, histories), np.int64, len(histories)))
-        return cls(words, codes[0], offsets)
+        words = list(dict.fromkeys(clicks))
+        places = dict(zip(words, range(len(words)), strict=True))
+        codes = np.array(array("i", map(places.__getitem__, clicks)), np.int32)
+        return cls(words, codes, _offsets(np.fromiter(map(len, histories), np.int64)))
 
     @classmethod
     def joined(cls, pieces: Sequence["CodedHistories"]) -> "CodedHistories":
-        """Pieces one behind the other, with the ids that they use."""
-        nothing = cls((), np.zeros(0, np.int32), np.zeros(1, np.int64))
-        used = [nothing, *map(_without_unused, pieces)]
-        words, places = _coded([piece.words for piece in used])
-        codes = [new[piece.codes] for new, piece in zip(places, used, strict=True)]
-        lengths = [piece.lengths for piece in used]
+        """Pieces one behind the other, without the ids that no click of theirs has."""
+        words, codes, lengths = list[ItemId](), [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for piece in map(_without_unused, pieces):
+            codes.append(piece.codes + np.int32(len(words)))
+            lengths.append(piece.lengths)
+            words += piece.words
         return cls(words, np.concatenate(codes), _offsets(np.concatenate(lengths)))
 
     @property
@@ -94,14 +95,6 @@ def _without_unused(histories: CodedHistories) -> CodedHistories:
     places = (np.cumsum(used) - 1).astype(np.int32)
     words = list(compress(histories.words, used.tolist()))
     return CodedHistories(words, places[codes], histories.offsets - first)
-
-
-def _coded(lists: Sequence[Sequence[ItemId]]) -> tuple[list[ItemId], list[NDArray[np.int32]]]:
-    """The distinct ids of some lists, and the place of each element's id among them."""
-    words = list(dict.fromkeys(chain.from_iterable(lists)))
-    places = dict(zip(words, range(len(words)), strict=True))
-    found = [array("i", map(places.__getitem__, one)) for one in lists]
-    return words, [np.array(one, np.int32) for one in found]
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

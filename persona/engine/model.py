@@ -174,11 +174,15 @@ class Model:
         """
         clicks = self._coded_reader.read(histories, unknown_items)
         tokens = [1 + length for length in clicks.lengths]
-        embeddings = np.empty((len(tokens), self.manifest.architecture.width), np.float32)
+        width = self.manifest.architecture.width
+        order, found = list[int](), [np.zeros((0, width), np.float32)]
         for positions, real in cut(tokens, self._limits.max_batch_tokens):
-            embeddings[positions] = self._session.embed(*clicks.padded(positions))
+            order += positions
+            found.append(self._session.embed(*clicks.padded(positions)))
             padded = len(positions) * tokens[positions[-1]]  # the longest is the last
             self._on_run(RunStats(len(positions), real, padded, 0, 0.0, 0.0, 0.0, "embedding"))
+        embeddings = np.empty((len(order), width), np.float32)
+        embeddings[order] = np.concatenate(found)
         return embeddings, clicks
 
     def _answer(self, query: Query, on_run: OnRun) -> Results:

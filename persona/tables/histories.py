@@ -73,7 +73,8 @@ class HistoryTable(Table):
         history, rows = self._records.value(self._history), block.column("__row")
         user = None if self._user is None else block.column(self._records.value(self._user))
         ids = pa.nulls(len(block), pa.string()) if user is None else user
-        return pa.table({"__row": rows, "__history": block.column(history), "__id": ids})
+        nothing = {name: pa.nulls(len(block)) for name in ("__line", "__problem", "__raw")}
+        return pa.table({"__row": rows, "__history": block.column(history), "__id": ids, **nothing})
 
     def _sql(self) -> str:
         records = self._records
