@@ -1,7 +1,7 @@
 """Histories of many users as arrays: a list of ids, and each click as a place in that list.
 
 The clicks of a file are no Python objects then: they cross from one process to another as bytes,
-and each distinct id is looked up once. Whole files are scored in two thirds of the time.
+and each id is looked up once.
 """
 
 from array import array

@@ -1,7 +1,7 @@
 """Reads histories that are arrays already: what `ClickReader` does, for all of them at once.
 
-Each distinct id is looked up once, and no click becomes a Python object: of a file of 200,000
-histories of 60 clicks, that takes a quarter of the time that the graph leaves for everything else.
+Each id of a part is looked up once, and no click becomes a Python object. `ClickReader` and what
+it needs took a worker half as long as the graph (200,000 histories of 60 clicks, strings).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from persona.artifact.catalogue import Catalogue
 from persona.coded import CodedHistories
-from persona.contract import InvalidRequest, UnknownItems
+from persona.contract import InvalidRequest, ItemId, UnknownItems
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import key_mask
 
@@ -76,10 +76,10 @@ class CodedReader:
         counts = (starts, lengths, truncated, unknown)
         return CodedClicks(rows.tobytes(), *(one.tolist() for one in counts))
 
-    def _rows(self, words: Sequence[object]) -> Counts:
+    def _rows(self, words: Sequence[ItemId]) -> Counts:
         known, rows = self._known
         if known is not words:
-            rows = np.frombuffer(self._catalogue.rows(words), np.int64)  # type: ignore[arg-type]
+            rows = np.frombuffer(self._catalogue.rows(words), np.int64)
             self._known = words, rows
         return rows
 
