@@ -36,14 +36,16 @@ ENGINES = {"artifact": 0.85, "ray": 0.85, "url": 0.6}  # with their targets
 PART = 20_000  # histories that the ideal loop sorts by length
 RUN_TOKENS = (1024, 2048, 4096)  # of which the ideal loop takes the best
 WRITTEN_AT_ONCE = 100_000
-KILLS, KILLED_ROWS = 20, 200_000
+KILLS, KILLED_ROWS = 20, 100_000
 BILLION = 10**9
 MEGABYTE = 1e6
 
 
 def scoring(
     rows: Annotated[int, typer.Option(help="Histories to score.", min=1000)] = 1_000_000,
-    rounds: Annotated[int, typer.Option(help="Rounds; medians count.", min=1)] = 1,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds; medians count. 0: only SIGKILLs.", min=0)
+    ] = 1,
     mix: Annotated[str, typer.Option(help="news, films or mixed.")] = "mixed",
     kills: Annotated[int, typer.Option(help="SIGKILLs at random moments.", min=0)] = KILLS,
 ) -> None:
@@ -51,22 +53,23 @@ def scoring(
     command = f"python -m bench scoring --rows {rows} --rounds {rounds} --mix {mix} --kills {kills}"
     encoders.artifacts()  # made once, before two processes ask for it
     with tempfile.TemporaryDirectory(dir=encoders.CACHE) as folder:
-        source = _write(Path(folder) / "users.parquet", rows, mix)
-        measured = _rounds(source, rounds, mix)
-        survived = _survived(Path(folder), kills, mix) if kills else 0
-        sizes = [
-            path.stat().st_size / rows for path in (source, source.with_name("artifact.parquet"))
-        ]
+        if kills:
+            survived = _survived(Path(folder), kills, mix)
+            record("score_kills_survived", survived, KILLS, command)
+            typer.echo(f"{survived} of {kills} SIGKILLs survived")
+        if rounds:
+            _measure(Path(folder), rows, rounds, mix, command)
+
+
+def _measure(folder: Path, rows: int, rounds: int, mix: str, command: str) -> None:
+    source = _write(folder / "users.parquet", rows, mix)
+    measured = _rounds(source, rounds, mix)
+    sizes = [path.stat().st_size / rows for path in (source, folder / "artifact.parquet")]
     for engine, target in ENGINES.items():
         ratio = median(one / ideal for one, ideal in measured[engine])
         record(f"score_{engine}_vs_ideal", round(ratio, 3), target, command)
-    megabytes = max(measured["megabytes"])
-    record("score_megabytes", round(megabytes), 500, command)
-    if kills:
-        record("score_kills_survived", survived, KILLS, command)
-    tell(
-        "scoring", "Whole files", _told(measured, f"{rows:,} histories of `{mix}`", survived, kills)
-    )
+    record("score_megabytes", round(max(measured["megabytes"])), 500, command)
+    tell("scoring", "Whole files", _told(measured, f"{rows:,} histories of `{mix}`"))
     _tell_sizes(median(one for one, _ in measured["artifact"]), sizes, mix, command)
 
 
@@ -235,7 +238,7 @@ def _survived(folder: Path, kills: int, mix: str) -> int:
     return survived + since * (target.read_bytes() == whole.read_bytes())
 
 
-def _told(measured: dict[str, Any], what: str, survived: int, kills: int) -> str:
+def _told(measured: dict[str, Any], what: str) -> str:
     lines = [
         [
             f"`--{engine}`",
@@ -251,9 +254,9 @@ def _told(measured: dict[str, Any], what: str, survived: int, kills: int) -> str
         "sort histories by length, pad them and run Persona's own graph: no reading, no item ids, "
         "no writing; it is measured before and after each engine. The service of `--url` has the "
         "same two cores. The processes of `--artifact` had at most "
-        f"{max(measured['megabytes']):,.0f} MB together (PSS). {survived} of {kills} SIGKILLs at "
-        f"random moments of runs over {KILLED_ROWS:,} histories were survived: the next run went "
-        "on and gave the same bytes."
+        f"{max(measured['megabytes']):,.0f} MB together (PSS). Figure "
+        f"`score_kills_survived`: SIGKILLs at random moments of runs over {KILLED_ROWS:,} "
+        "histories, after which the next run went on and gave the same bytes."
     )
     head = ["engine", "users a second", "ideal loop", "ratio"]
     return f"{about}\n\n{table(head, lines)}"

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from persona.artifact import find_artifacts
+from persona.coded import CodedHistories
 from persona.contract import (
     ITEM_ID,
     AttentionDetail,
@@ -151,9 +152,11 @@ class Engine:
             ModelNotFound: no such model or version.
             InvalidRequest: a value is wrong; the message says where.
         """
+        found = self.registry.find(model, version)
+        if isinstance(histories, CodedHistories) and attention == "none" and found.embeds_coded:
+            return _encode_coded(found, histories, unknown_items)
         want = Embeddings(attention)
         ids, query = query_of(histories, want, model, version, unknown_items)
-        found = self.registry.find(model, version)
         results = found.run(query)
         width = found.manifest.architecture.width
         embeddings = np.empty((len(ids), width), np.float32)
@@ -252,6 +255,13 @@ class Engine:
             for item, result in zip(wanted, results.histories, strict=True)
         ]
         return Similar(results.model, results.version, found)
+
+
+def _encode_coded(model: Model, histories: CodedHistories, unknown_items: UnknownItems) -> Encoded:
+    embeddings, clicks = model.embed_coded(histories, unknown_items)
+    counts = zip(clicks.lengths, clicks.truncated, clicks.unknown, strict=True)
+    users = [User(None, *of_one) for of_one in counts]
+    return Encoded(model.manifest.name, model.manifest.version, embeddings, users)
 
 
 def _user(user_id: ItemId | None, result: Result) -> User:

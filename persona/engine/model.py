@@ -13,6 +13,7 @@ import numpy as np
 from persona.artifact import ArtifactError, open_artifact
 from persona.artifact.catalogue import open_catalogue
 from persona.artifact.format import Evaluation, EvaluationCase, GoldenPair, GraphName
+from persona.coded import CodedHistories
 from persona.contract import (
     ITEM_ID,
     DeadlineExceeded,
@@ -21,10 +22,12 @@ from persona.contract import (
     Recommendations,
     Results,
     Scores,
+    UnknownItems,
 )
 from persona.engine.answers import Answers, Work
 from persona.engine.batcher import Batcher, RunStats
 from persona.engine.clicks import ClickReader
+from persona.engine.coded import CodedClicks, CodedReader
 from persona.engine.limits import Limits
 from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
@@ -66,6 +69,8 @@ class Model:
         self._limits, self._on_run = limits, on_run
         self.catalogue = catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
+        max_length = self.manifest.architecture.max_length
+        self._coded_reader = CodedReader(catalogue, max_length, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
         self._recommender = Recommender(self.artifact, catalogue, self._reader, limits)
         self._session = Session(self.artifact)
@@ -153,6 +158,32 @@ class Model:
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""
         return self._answer(query, self._on_run)
+
+    @property
+    def embeds_coded(self) -> bool:
+        """Whether `embed_coded` can be asked: the model reads nothing but the items of clicks."""
+        return self._session.reads_items_alone
+
+    def embed_coded(
+        self, histories: CodedHistories, unknown_items: UnknownItems
+    ) -> tuple[Floats, CodedClicks]:
+        """The user embeddings of histories, (B, D), and which clicks were read.
+
+        Raises:
+            InvalidRequest: a limit is passed, or an item is unknown and `unknown_items` is "error".
+        """
+        clicks = self._coded_reader.read(histories, unknown_items)
+        tokens = [1 + length for length in clicks.lengths]
+        width = self.manifest.architecture.width
+        order, found = list[int](), [np.zeros((0, width), np.float32)]
+        for positions, real in cut(tokens, self._limits.max_batch_tokens):
+            order += positions
+            found.append(self._session.embed(*clicks.padded(positions)))
+            padded = len(positions) * tokens[positions[-1]]  # the longest is the last
+            self._on_run(RunStats(len(positions), real, padded, 0, 0.0, 0.0, 0.0, "embedding"))
+        embeddings = np.empty((len(order), width), np.float32)
+        embeddings[order] = np.concatenate(found)
+        return embeddings, clicks
 
     def _answer(self, query: Query, on_run: OnRun) -> Results:
         compute = partial(self._compute, on_run)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from persona.artifact import Artifact, ArtifactError
 from persona.artifact.format import GraphFact, GraphName
-from persona.contract import Floats
+from persona.contract import ITEM_ID, Floats
 from persona.engine.padding import key_mask, pad
 
 Column = Mapping[str, "array[Any]"]  # the values of one history's clicks, by column
@@ -73,10 +73,33 @@ class Session:
     def prepare(self, graph: GraphName, inputs: Sequence[Input]) -> Callable[[], list[Output]]:
         """Pads a batch and builds its mask; what it returns runs the graph."""
         lengths = [one.length for one in inputs]
-        if graph == "embedding" and self._long is not None and max(lengths) >= self._long:
-            graph = "embedding_long"
+        if graph == "embedding":
+            graph = self._embedding(max(lengths))
         feeds = {feed.name: _values(feed, inputs, lengths) for feed in self._feeds[graph]}
         return partial(self._run, graph, feeds)
+
+    @property
+    def reads_items_alone(self) -> bool:
+        """Whether an embedding depends on nothing but the items of the clicks."""
+        feeds = [*self._feeds["embedding"], *self._feeds.get("embedding_long", ())]
+        return all(feed.part == CLICKS and feed.column in {ITEM_ID, MASK} for feed in feeds)
+
+    def embed(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> Floats:
+        """The user embeddings, (B, D), of a batch whose clicks are rows of the item table.
+
+        Args:
+            rows: (B, L), padded; of a model that `reads_items_alone`.
+            mask: (B, L), True on the real clicks.
+        """
+        graph = self._embedding(rows.shape[1])
+        feeds = {feed.name: mask if feed.column == MASK else rows for feed in self._feeds[graph]}
+        (embeddings,) = self._sessions[graph].run(["user_embedding"], feeds)
+        found: Floats = embeddings
+        return found
+
+    def _embedding(self, length: int) -> GraphName:
+        """The graph that embeds histories of at most so many clicks."""
+        return "embedding" if self._long is None or length < self._long else "embedding_long"
 
     def _run(self, graph: GraphName, feeds: dict[str, NDArray[Any]]) -> list[Output]:
         names = self._outputs[graph]

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from persona.contract import DeadlineExceeded, InvalidRequest, ItemId, RequestTooLarge
+from persona.coded import CodedHistories
+from persona.contract import DeadlineExceeded, InvalidRequest, RequestTooLarge
 from persona.results import ModelChanged
 from persona.scoring.output import Rows, part_files
 from persona.scoring.parts import Part
@@ -50,7 +51,8 @@ def score_part(
     """
     tokens, computed_tokens = model.tokens, model.computed_tokens
     rows, refused = Rows(len(part.rows), facts.width), list[Reject]()
-    for batch in each(partial(encode_batch, model, part.asked), batches(part.histories)):
+    encode, lengths = partial(encode_batch, model, part.asked), part.histories.lengths.tolist()
+    for batch in each(encode, batches(lengths)):
         for positions, answer in batch.answers:
             _check(answer, facts)
             rows.fill(positions, answer)
@@ -68,14 +70,14 @@ def score_part(
     return ScoredPart(part.number, counts, part_files(part, rows, rejects, plan, facts))
 
 
-def batches(histories: Sequence[Sequence[ItemId]]) -> Iterator[Positions]:
+def batches(lengths: Sequence[int]) -> Iterator[Positions]:
     """Positions of histories, shortest first, in batches that one request can take."""
     batch, clicks = list[int](), 0
-    for position in sorted(range(len(histories)), key=lambda at: len(histories[at])):
-        clicks += len(histories[position])
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        clicks += lengths[position]
         if batch and (len(batch) == BATCH_ROWS or clicks > BATCH_CLICKS):
             yield batch
-            batch, clicks = [], len(histories[position])
+            batch, clicks = [], lengths[position]
         batch.append(position)
     if batch:
         yield batch
@@ -90,7 +92,7 @@ def encode_batch(model: Asked, histories: Histories, positions: Positions) -> Ba
     batch, rest, accepted = Batch(), positions, list[int]()
     while rest:
         try:
-            batch.answers.append((rest, model.answer([histories[at] for at in rest])))
+            batch.answers.append((rest, model.answer(_chosen(histories, rest))))
             break
         except InvalidRequest as error:
             refused = _refused(error, len(rest))
@@ -110,6 +112,12 @@ def encode_batch(model: Asked, histories: Histories, positions: Positions) -> Ba
     if accepted:
         _add(batch, encode_batch(model, histories, accepted))
     return batch
+
+
+def _chosen(histories: Histories, positions: Positions) -> Histories:
+    if isinstance(histories, CodedHistories):
+        return histories.take(positions)
+    return [histories[at] for at in positions]
 
 
 def _add(batch: Batch, other: Batch) -> None:

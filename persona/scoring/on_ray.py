@@ -3,6 +3,8 @@
 import os
 import pickle
 import socket
+import subprocess
+import sys
 from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +25,8 @@ LOCAL = "local"
 RETRIES = 5  # of a part whose worker or node is lost
 PARTS_PER_CORE = 2
 CONNECT_SECONDS = 20
+JOIN_SECONDS = 60
+JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='error')"
 HTTP2_SETTINGS = b"\x04"  # type of the first frame of either side
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + HTTP2_SETTINGS + bytes(5)
 
@@ -82,15 +86,20 @@ class RayScorer:
 
 
 def _check_reachable(address: str) -> None:
-    """Asks for an answer in HTTP/2, which Ray speaks; Ray itself would try for minutes.
+    """Finds out whether Ray answers at the address; Ray itself would try for minutes.
 
     Raises:
         WorkerEnded: nothing listens at the address, or it is something else.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
-    if address in {LOCAL, "auto"}:
-        return
+    if address not in {LOCAL, "auto"}:
+        _greet(address)
+        _try_to_join(address)
+
+
+def _greet(address: str) -> None:
+    """Asks for an answer in HTTP/2, which Ray speaks."""
     try:
         place = urlsplit(address if "://" in address else f"//{address}")
         with (
@@ -104,6 +113,25 @@ def _check_reachable(address: str) -> None:
                 raise ConnectionError("what listens there is not Ray")
     except (OSError, ValueError) as error:
         raise WorkerEnded(f"no Ray cluster at '{address}': {error}") from error
+
+
+def _try_to_join(address: str) -> None:
+    """Joins the cluster in another process: in this one nothing could end the attempt."""
+    try:
+        subprocess.run(  # noqa: S603  # our own program
+            [sys.executable, "-c", JOIN, address],
+            timeout=JOIN_SECONDS,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        reason = f"what listens there did not answer as Ray does in {JOIN_SECONDS} s"
+        raise WorkerEnded(f"no Ray cluster at '{address}': {reason}") from error
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().rpartition("\n")[2]
+        raise WorkerEnded(f"no Ray cluster at '{address}': {reason}") from error
 
 
 @cache

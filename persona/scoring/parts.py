@@ -7,10 +7,13 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import pyarrow as pa
 
+from persona.coded import CodedHistories
 from persona.contract import ItemId
 from persona.results import History
 from persona.tables.rows import Batch, Reject
@@ -32,10 +35,11 @@ class Part:
     rows: list[int] = field(default_factory=list)  # numbers in the input, from 0
     lines: list[int | None] = field(default_factory=list)  # in their file, from 1
     ids: list[ItemId | None] = field(default_factory=list)
-    histories: list[Sequence[ItemId]] = field(default_factory=list)  # oldest to newest
+    histories: CodedHistories = field(default_factory=partial(CodedHistories.joined, ()))
     times: list[Sequence[float]] = field(default_factory=list)  # of their clicks, where kept
     passed: list[pa.Table] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    pieces: list[CodedHistories] = field(default_factory=list)  # of the histories, until `whole`
     clicks: int = 0
 
     @property
@@ -57,20 +61,27 @@ class Part:
 
     def take(self, run: "Run", start: int, max_rows: int, max_clicks: int) -> int:
         """Adds the run's rows from `start` on until the part is full; returns where it ends."""
-        batch, end = run.batch, start
-        while end < run.end and not self.is_full(max_rows, max_clicks):
-            self.rows.append(batch.rows[end])
-            self.lines.append(None if batch.lines is None else batch.lines[end])
-            self.ids.append(batch.ids[end])
-            self.histories.append(batch.histories[end])
-            if batch.times is not None:
-                self.times.append(batch.times[end])
-            self.clicks += len(batch.histories[end])
-            end += 1
+        batch, offsets = run.batch, run.histories.offsets
+        end = min(run.end, start + max_rows - self.size)
+        most = offsets[start] + max_clicks - self.clicks
+        # The row that reaches the limit is the last one.
+        end = min(end, start + 1 + int(np.searchsorted(offsets[start + 1 : end + 1], most)))
+        self.rows += batch.rows[start:end]
+        self.lines += [None] * (end - start) if batch.lines is None else batch.lines[start:end]
+        self.ids += batch.ids[start:end]
+        self.pieces.append(run.histories[start:end])
+        if batch.times is not None:
+            self.times += batch.times[start:end]
+        self.clicks += int(offsets[end] - offsets[start])
         if batch.passed.num_columns:
             # A slice would travel to another process with the whole table that it lies in.
             self.passed.append(batch.passed.take(pa.array(range(start, end), pa.int64())))
         return end
+
+    def whole(self) -> Self:
+        """The part, when no more rows are to come."""
+        self.histories, self.pieces = CodedHistories.joined(self.pieces), []
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +89,7 @@ class Run:
     """Rows of a batch that follow each other in the input."""
 
     batch: Batch
+    histories: CodedHistories  # of the whole batch
     start: int
     end: int
 
@@ -97,10 +109,10 @@ def parts(
             else:
                 start = part.take(found, start, max_rows, max_clicks)
             if part.is_full(max_rows, max_clicks):
-                yield part
+                yield part.whole()
                 part = Part(part.number + 1, file)
     if part.size or part.number == 0:
-        yield part
+        yield part.whole()
 
 
 def _in_order(table: "Table") -> Iterator[Run | Reject]:
@@ -113,11 +125,11 @@ def _in_order(table: "Table") -> Iterator[Run | Reject]:
             if table.kind == "clicks" or len(waiting) > REJECTS_AHEAD:
                 yield waiting.popleft()
             continue
-        start = 0
+        start, histories = 0, CodedHistories.of(found.histories)
         while start < len(found.rows):
             end = bisect_left(found.rows, waiting[0].row) if waiting else len(found.rows)
             if end > start:
-                yield Run(found, start, end)
+                yield Run(found, histories, start, end)
             if end < len(found.rows):
                 yield waiting.popleft()
             start = end

@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from persona.coded import CodedHistories
 from persona.contract import ItemId
 from persona.tables.database import Database, identifier, literal
 from persona.tables.errors import TableError
@@ -57,10 +60,21 @@ class HistoryTable(Table):
     def __iter__(self) -> Iterator[Batch | Reject]:
         self.fraction_read = 0.0
         for block in self._records.blocks():
-            found = self._database.table(self._sql(), block=block.view)
+            found = self._rows(block.view)
             for first in range(0, len(found), BATCH_ROWS):
                 yield from self._batch(block.file, found.slice(first, BATCH_ROWS))
             self.fraction_read = block.fraction_read
+
+    def _rows(self, block: Any) -> Any:
+        """The rows of a block that count, with their values."""
+        if self.format != "parquet" or self._records.filters or self._passed:
+            return self._database.table(self._sql(), block=block)
+        # Nothing is to be computed.
+        history, rows = self._records.value(self._history), block.column("__row")
+        user = None if self._user is None else block.column(self._records.value(self._user))
+        ids = pa.nulls(len(block), pa.string()) if user is None else user
+        nothing = {name: pa.nulls(len(block)) for name in ("__line", "__problem", "__raw")}
+        return pa.table({"__row": rows, "__history": block.column(history), "__id": ids, **nothing})
 
     def _sql(self) -> str:
         records = self._records
@@ -123,6 +137,9 @@ class HistoryTable(Table):
 
     def _batch(self, file: str, part: Any) -> Iterator[Batch | Reject]:
         """The rejects among some rows, then a batch of the good ones."""
+        if self.format == "parquet" and (batch := self._coded_batch(part)) is not None:
+            yield batch
+            return
         names = ("__row", "__line", "__problem")
         numbers, lines, problems = (part.column(name).to_pylist() for name in names)
         ids, cells = self._ids(part.column("__id")), self._cells(part.column("__history"))
@@ -143,6 +160,18 @@ class HistoryTable(Table):
         passed = part.select(list(self._passed)).take(pa.array(kept, pa.int64()))
         places = [lines[i] for i in kept] if self.format != "parquet" else None
         yield Batch([numbers[i] for i in kept], places, [ids[i] for i in kept], histories, passed)
+
+    def _coded_batch(self, part: Any) -> Batch | None:
+        """All rows of Parquet as a batch; None where a row may be unusable."""
+        try:
+            histories = _coded(part.column("__history"))
+            ids = id_values(part.column("__id"), "strings")
+        except UnicodeDecodeError:
+            return None
+        if histories is None:
+            return None
+        numbers = part.column("__row").to_numpy().tolist()
+        return Batch(numbers, None, ids, histories, part.select(list(self._passed)))
 
     def _ids(self, column: Any) -> list[Any]:
         """The ids of rows; those from JSON are not checked yet."""
@@ -214,6 +243,23 @@ def _lists(column: Any) -> list[Any]:
         return _values(column)
     spans = zip(offsets, offsets[1:], lists.is_valid().to_pylist(), strict=False)
     return [flat[first:end] if valid else None for first, end, valid in spans]
+
+
+def _coded(column: Any) -> CodedHistories | None:
+    """The histories of a column of lists; None where one of them, or a click, is missing."""
+    if not _is_list_of_ids(column.type) or column.null_count:
+        return None
+    lists = column.combine_chunks()
+    clicks = lists.flatten()
+    if pa.types.is_dictionary(clicks.type):
+        clicks = clicks.cast(clicks.type.value_type)
+    if clicks.null_count:
+        return None
+    coded = clicks.dictionary_encode()
+    ends = np.cumsum(pc.list_value_length(lists).to_numpy(), dtype=np.int64)
+    offsets = np.concatenate(([0], ends))
+    words = coded.dictionary.to_numpy(zero_copy_only=False).tolist()
+    return CodedHistories(words, coded.indices.to_numpy(), offsets)
 
 
 def _values(column: Any) -> list[Any]:

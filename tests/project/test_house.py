@@ -18,14 +18,15 @@ ARROWS = {
     "persona.contract": "",
     "persona.results": "persona.contract",
     "persona.features": "persona.contract",
+    "persona.coded": "persona.contract",
     "persona.artifact": "persona.contract persona.features",
-    "persona.engine": "persona.contract persona.results persona.artifact",
+    "persona.engine": "persona.contract persona.coded persona.results persona.artifact",
     "persona.client": "persona.contract persona.results",
-    "persona.tables": "persona.contract",
+    "persona.tables": "persona.contract persona.coded",
     "persona.cpus": "",
     "persona.colours": "",
-    "persona.scoring": "persona.contract persona.results persona.tables persona.client"
-    " persona.artifact persona.engine persona.cpus",
+    "persona.scoring": "persona.contract persona.coded persona.results persona.tables"
+    " persona.client persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,31 @@ def test_what_answers_but_is_not_ray_is_named(tiny_artifacts: Path, source: Path
         scorer = on_ray(tiny_artifacts, f"127.0.0.1:{other.server_port}")
         with pytest.raises(WorkerEnded, match="what listens there is not Ray"):
             score_file(source, source.with_name("out.csv"), scorer)
+
+
+class Http2(StreamRequestHandler):
+    """Greets as any server of HTTP/2, and says no more."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"\0\0\0\x04\0\0\0\0\0")
+        while self.rfile.read(1):
+            pass
+
+
+def test_another_server_of_http_2_is_named(
+    tiny_artifacts: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persona.scoring.on_ray.JOIN_SECONDS", 10)
+    with (
+        ThreadingTCPServer(("", 0), Http2) as other,
+        ThreadPoolExecutor() as threads,
+    ):
+        other.daemon_threads = True
+        threads.submit(other.serve_forever)
+        scorer = on_ray(tiny_artifacts, f"127.0.0.1:{other.server_address[1]}")
+        with pytest.raises(WorkerEnded, match="did not answer as Ray does in 10 s"):
+            score_file(source, source.with_name("out.csv"), scorer)
+        other.shutdown()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from persona.artifact import ArtifactError
+from persona.coded import CodedHistories
 from persona.contract import ModelNotFound
 from persona.engine import Engine
 from persona.scoring import (
@@ -148,7 +149,9 @@ def test_an_internal_error_of_a_worker_is_one_line(
     wrong: Any = "a format that no part has"
     with closing(scorer):
         scorer.start(Plan(wrong, pa.string(), pa.schema([])))
-        error = scorer.submit(Part(0, "in.jsonl", [0], [1], ["ann"], [["item 1"]])).result()
+        error = scorer.submit(
+            Part(0, "in.jsonl", [0], [1], ["ann"], CodedHistories.of([["item 1"]]))
+        ).result()
     assert isinstance(error, InternalError)
     assert str(error) == f"internal error: KeyError: '{wrong}'"
     assert "Traceback" in error.__notes__[0]

@@ -1,0 +1,101 @@
+"""Histories of many users as arrays: a list of ids, and each click as a place in that list.
+
+The clicks of a file are no Python objects then: they cross from one process to another as bytes,
+and each id is looked up once.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress, pairwise
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.contract import ItemId
+
+Positions = Sequence[int] | NDArray[np.int64]  # of histories
+
+
+class CodedHistories(Sequence[list[ItemId]]):
+    """Histories, oldest click first; as a sequence, lists of ids."""
+
+    def __init__(
+        self, words: Sequence[ItemId], codes: NDArray[np.int32], offsets: NDArray[np.int64]
+    ) -> None:
+        """Takes arrays as they are.
+
+        Args:
+            words: ids, each once or, where tables were joined, a few times.
+            codes: (clicks,) the place of each click's id in `words`.
+            offsets: (B + 1,) where each history begins in `codes`, and where the last one ends.
+        """
+        self.words, self.codes, self.offsets = words, codes, offsets
+
+    @classmethod
+    def of(cls, histories: Sequence[Sequence[ItemId]]) -> "CodedHistories":
+        """The same histories as arrays."""
+        if isinstance(histories, CodedHistories):
+            return histories
+        clicks = list(chain.from_iterable(histories))
+        words = list(dict.fromkeys(clicks))
+        places = dict(zip(words, range(len(words)), strict=True))
+        codes = np.array(array("i", map(places.__getitem__, clicks)), np.int32)
+        return cls(words, codes, _offsets(np.fromiter(map(len, histories), np.int64)))
+
+    @classmethod
+    def joined(cls, pieces: Sequence["CodedHistories"]) -> "CodedHistories":
+        """Pieces one behind the other, without the ids that no click of theirs has."""
+        words, codes, lengths = list[ItemId](), [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for piece in map(_without_unused, pieces):
+            codes.append(piece.codes + np.int32(len(words)))
+            lengths.append(piece.lengths)
+            words += piece.words
+        return cls(words, np.concatenate(codes), _offsets(np.concatenate(lengths)))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Clicks of each history, (B,)."""
+        return np.diff(self.offsets)
+
+    def take(self, positions: Positions) -> "CodedHistories":
+        """Some of the histories; `words` are shared."""
+        at = np.asarray(positions, np.int64)
+        starts, lengths = self.offsets[at], self.offsets[at + 1] - self.offsets[at]
+        offsets = _offsets(lengths)
+        clicks = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return CodedHistories(self.words, self.codes[clicks], offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[list[ItemId]]:
+        first, last = self.offsets[[0, -1]].tolist()
+        items = np.array(self.words, object)[self.codes[first:last]].tolist()
+        for start, end in pairwise((self.offsets - first).tolist()):
+            yield items[start:end]
+
+    @overload
+    def __getitem__(self, at: int) -> list[ItemId]: ...
+    @overload
+    def __getitem__(self, at: slice) -> "CodedHistories": ...
+    def __getitem__(self, at: int | slice) -> "list[ItemId] | CodedHistories":
+        positions = range(len(self))[at]
+        if isinstance(positions, range):
+            return self.take(positions)
+        start, end = self.offsets[positions : positions + 2]
+        return [self.words[code] for code in self.codes[start:end].tolist()]
+
+
+def _without_unused(histories: CodedHistories) -> CodedHistories:
+    """The same histories without ids that only others of their table have."""
+    first, last = histories.offsets[[0, -1]]
+    codes = histories.codes[first:last]
+    used = np.bincount(codes, minlength=len(histories.words)) > 0
+    places = (np.cumsum(used) - 1).astype(np.int32)
+    words = list(compress(histories.words, used.tolist()))
+    return CodedHistories(words, places[codes], histories.offsets - first)
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))

@@ -1,0 +1,103 @@
+"""Reads histories that are arrays already: what `ClickReader` does, for all of them at once.
+
+Each id of a part is looked up once, and no click becomes a Python object. `ClickReader` and what
+it needs took a worker half as long as the graph (200,000 histories of 60 clicks, strings).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.artifact.catalogue import Catalogue
+from persona.coded import CodedHistories
+from persona.contract import InvalidRequest, ItemId, UnknownItems
+from persona.engine.limits import Limits, refuse_more
+from persona.engine.padding import key_mask
+
+Counts = NDArray[np.int64]
+ROW_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class CodedClicks:
+    """The clicks of B histories that the encoder reads, and what became of the others."""
+
+    rows: bytes  # of the item table, 64 bits each, those of one history after those of another
+    starts: list[int]  # of each history's used clicks among the rows
+    lengths: list[int]  # used clicks
+    truncated: list[int]
+    unknown: list[int]
+
+    def padded(self, positions: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows and key mask of some histories, (B, L) each, L at least 1."""
+        lengths = [self.lengths[at] for at in positions]
+        spans = zip([self.starts[at] for at in positions], lengths, strict=True)
+        longest = max(1, *lengths)
+        size = ROW_BYTES * longest
+        # Of bytes, as in `pad`, for the same reason.
+        rows = [
+            self.rows[ROW_BYTES * at : ROW_BYTES * (at + n)].ljust(size, b"\0") for at, n in spans
+        ]
+        padded = np.frombuffer(b"".join(rows), np.int64).reshape(len(rows), longest)
+        return padded, key_mask(lengths)
+
+
+class CodedReader:
+    """Reads the items of clicks; of a model that reads nothing else of them."""
+
+    def __init__(self, catalogue: Catalogue, max_length: int, limits: Limits) -> None:
+        self._catalogue, self._max_length, self._limits = catalogue, max_length, limits
+        # Batches of one part have the same words.
+        self._known: tuple[object, Counts] = None, np.zeros(0, np.int64)
+
+    def read(self, histories: CodedHistories, unknown_items: UnknownItems) -> CodedClicks:
+        """The used clicks of each history, as `ClickReader.read` finds them.
+
+        Raises:
+            InvalidRequest: a limit is passed, or an item is unknown and `unknown_items` is "error".
+        """
+        self._check(histories)
+        first, last = histories.offsets[[0, -1]]
+        rows = self._rows(histories.words)[histories.codes[first:last]]
+        ends = histories.offsets - first  # (B + 1,)
+        known = rows != self._catalogue.n_items
+        if unknown_items == "error" and not known.all():
+            self._refuse(histories, ends, int(known.argmin()))
+        unknown = np.diff(_sums(~known)[ends])
+        if unknown_items == "drop":
+            rows, ends = rows[known], _sums(known)[ends]
+        lengths = np.minimum(np.diff(ends), self._max_length)
+        starts, truncated = ends[1:] - lengths, np.diff(ends) - lengths
+        if unknown_items == "token":  # of the used clicks only
+            sums = _sums(~known)
+            unknown = sums[ends[1:]] - sums[starts]
+        counts = (starts, lengths, truncated, unknown)
+        return CodedClicks(rows.tobytes(), *(one.tolist() for one in counts))
+
+    def _rows(self, words: Sequence[ItemId]) -> Counts:
+        known, rows = self._known
+        if known is not words:
+            rows = np.frombuffer(self._catalogue.rows(words), np.int64)
+            self._known = words, rows
+        return rows
+
+    def _check(self, histories: CodedHistories) -> None:
+        refuse_more("the request", len(histories), self._limits.max_histories, "histories")
+        limit, lengths = self._limits.max_history_items, histories.lengths
+        if len(lengths) and lengths.max() > limit:
+            number = int((lengths > limit).argmax())
+            place = f"history {number}"
+            refuse_more(place, int(lengths[number]), limit, "items", history=number)
+
+    def _refuse(self, histories: CodedHistories, ends: Counts, click: int) -> None:
+        number = int(np.searchsorted(ends, click, "right")) - 1
+        at = click - int(ends[number])
+        message = f"history {number}, item {at}: unknown item {histories[number][at]!r:.60}"
+        raise InvalidRequest(message, history=number, click=at)
+
+
+def _sums(values: NDArray[np.bool_]) -> Counts:
+    """How many are true before each place, and before the end."""
+    return np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
