@@ -3,7 +3,7 @@
 `python -m bench plots` draws them again from that, without measuring.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,7 +23,7 @@ class Panel:
     """Curves over one vertical axis: by the name of each, its points (x, y)."""
 
     y: str
-    lines: Mapping[str, list[tuple[float, float]]]
+    lines: Mapping[str, Sequence[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
