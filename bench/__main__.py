@@ -17,6 +17,7 @@ from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
 from bench.online import latency, online
+from bench.pictures import plots
 from bench.playground import playground
 from bench.pooling import pooling
 from bench.protocols import protocols
@@ -36,6 +37,7 @@ from bench.warm_start import warm_start
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(tree)
 app.command()(tests)
+app.command()(plots)
 app.command()(container)
 app.command()(hostile)
 app.command()(news)

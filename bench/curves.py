@@ -14,7 +14,8 @@ from bench.batch import batches
 from bench.encoders import NAME, artifacts, resized
 from bench.load import closed_loop, requests, steady
 from bench.peers import Running, persona, running
-from bench.report import plot, table, tell
+from bench.pictures import plot
+from bench.report import table, tell
 from bench.results import record
 from persona.artifact import open_artifact
 from persona.contract import ITEM_ID

@@ -12,7 +12,8 @@ from bench.load import Load, closed_loop, open_loop
 from bench.memory import MEGABYTE, idle_share, proportional_bytes
 from bench.online import MIXES, OBJECTIVE_MS, note_silence, one_history_requests
 from bench.peers import PEERS, REFERENCE, Running, persona, running
-from bench.report import plot, table, tell
+from bench.pictures import plot
+from bench.report import table, tell
 
 RATES: dict[loads.Mix, Sequence[int]] = {
     "news": (250, 500, 1000, 2000, 4000, 8000),

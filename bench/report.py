@@ -2,14 +2,11 @@
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.results import FOLDER, commit, record_table, versions
-from persona.colours import LINES
-
-PLOTS = FOLDER / "plots"
+from bench.results import commit, record_table, versions
 
 
 def tell(name: str, heading: str, text: str, pages: Sequence[Path] = ()) -> None:
@@ -36,24 +33,3 @@ def machine() -> str:
     processor = names[0] if names else platform.machine()
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     return f"{cores} cores of {processor}, {gigabytes:.0f} GB, Linux; {packages}"
-
-
-def plot(name: str, x_label: str, y_label: str, lines: Mapping[str, Mapping[int, float]]) -> str:
-    """Draws curves over logarithmic axes to `plots/<name>.png`; the Markdown that shows them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=LINES)
-    for label, points in lines.items():
-        axes.loglog(list(points), list(points.values()), "o-", label=label)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    ticks = sorted(set().union(*lines.values()))
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    axes.grid(visible=True, alpha=0.3)
-    figure.legend(loc="outside right upper")
-    PLOTS.mkdir(exist_ok=True)
-    figure.savefig(PLOTS / f"{name}.png", dpi=120)
-    return f"![{y_label} over {x_label}](plots/{name}.png)"

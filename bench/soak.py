@@ -25,8 +25,9 @@ from bench.changes import change
 from bench.memory import MEGABYTE, proportional_bytes
 from bench.mixed import MixedLoad
 from bench.peers import Running, persona, running
+from bench.pictures import Panel, Picture, keep
 from bench.reload import versions
-from bench.report import PLOTS, table, tell
+from bench.report import table, tell
 from bench.results import record
 
 CLIENTS = 6
@@ -179,20 +180,13 @@ def _shown(samples: Sequence[Sample]) -> tuple[Sample, Sample, Sample]:
 
 
 def _plot(samples: Sequence[Sample]) -> str:
-    from matplotlib.figure import Figure
+    def line(name: str) -> list[tuple[float, float]]:
+        return [(round(one.seconds / 60, 3), round(getattr(one, name), 1)) for one in samples]
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    above, below = figure.subplots(2, sharex=True)
-    minutes = [sample.seconds / 60 for sample in samples]
-    above.plot(minutes, [sample.megabytes for sample in samples])
-    above.set_ylabel("MB")
-    for name in ("descriptors", "threads", "tasks"):
-        below.plot(minutes, [getattr(sample, name) for sample in samples], label=name)
-    below.set_xlabel("minutes")
-    below.legend()
-    for axes in (above, below):
-        axes.set_ylim(bottom=0)
-        axes.grid(visible=True, alpha=0.3)
-    PLOTS.mkdir(exist_ok=True)
-    figure.savefig(PLOTS / "soak.png", dpi=120)
-    return "![memory, descriptors, threads and tasks over minutes](plots/soak.png)"
+    counted = ("descriptors", "threads", "tasks")
+    panels = [
+        Panel("MB", {"memory": line("megabytes")}),
+        Panel("of all processes", {name: line(name) for name in counted}),
+    ]
+    about = "memory, descriptors, threads and tasks over minutes"
+    return keep("soak", Picture("minutes", panels), about)

@@ -2,7 +2,7 @@
 
 import json
 
-from persona.artifact.format import Facts, Manifest
+from persona.artifact.format import CARD_PICTURE, Facts, Manifest
 
 HEADER = """# {name}, version {version}
 
@@ -17,9 +17,11 @@ HEADER = """# {name}, version {version}
 | made | {created} |
 """
 
+PICTURE = f"![Quality beside the baselines, attention over examples]({CARD_PICTURE})\n"
 
-def model_card(manifest: Manifest) -> str:
-    """The card as Markdown, from the manifest alone."""
+
+def model_card(manifest: Manifest, *, pictured: bool = False) -> str:
+    """The card as Markdown, from the manifest alone; `pictured` where a picture lies beside it."""
     architecture = manifest.architecture
     parts = [
         HEADER.format(
@@ -27,6 +29,7 @@ def model_card(manifest: Manifest) -> str:
             width=architecture.width,
             max_length=architecture.max_length,
         ),
+        PICTURE if pictured else "",
         _section("Architecture", architecture.model_dump()),
         _training(manifest.training),
         _metrics(manifest.metrics),
@@ -58,7 +61,7 @@ def _training(training: Facts) -> str:
 
 def _metrics(metrics: Facts) -> str:
     """Plain facts as a table, and one row a scorer where `scorers` holds their figures."""
-    facts = {key: value for key, value in metrics.items() if key != "scorers"}
+    facts = {key: value for key, value in metrics.items() if key not in {"scorers", "intervals"}}
     scorers = metrics.get("scorers")
     text = _section("Quality", facts)
     if not isinstance(scorers, dict) or not scorers:

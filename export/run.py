@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.card_picture import METRIC
 from export.titles import ForPeople
 from export.write import Description, write_artifact
 from model.clicks.histories import Histories
@@ -71,10 +72,19 @@ def export_run(
 
 
 def carried_metrics(run: Path) -> Facts:
-    """What an artifact says of its quality: means; intervals and the rest stay in the run."""
+    """What an artifact says of its quality: means, and of NDCG@10 the interval, low and high.
+
+    All else stays in the run.
+    """
     names = ("protocol", "seen_items_removed", "cases", "scorers")
     facts = read_facts(run, EVALUATION)
-    return {name: facts[name] for name in names if name in facts}
+    carried = {name: facts[name] for name in names if name in facts}
+    if isinstance(intervals := facts.get("intervals"), dict):
+        carried["intervals"] = {
+            scorer: {METRIC: [found[METRIC]["low"], found[METRIC]["high"]]}
+            for scorer, found in intervals.items()
+        }
+    return carried
 
 
 def quality_warning(metrics: Facts) -> str | None:

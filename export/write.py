@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from export.card_picture import card_picture
 from export.graphs import export_graphs
 from export.model_card import model_card
 from export.parity import compare, report, summary
@@ -20,6 +21,7 @@ from model.clicks.histories import Histories, encoder_inputs
 from model.network.encoder import UserEncoder
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
+    CARD_PICTURE,
     EXAMPLES,
     GOLDEN,
     ITEM_EMBEDDINGS,
@@ -28,6 +30,7 @@ from persona.artifact.format import (
     ITEM_LEARNED,
     ITEM_PROJECTION,
     ITEM_TITLES,
+    MANIFEST,
     MODEL_CARD,
     PARITY,
     Architecture,
@@ -42,6 +45,7 @@ from persona.artifact.format import (
     Manifest,
     ParityFact,
 )
+from persona.artifact.reading import Artifact
 from persona.artifact.writing import new_version, write_json, write_manifest
 from persona.contract import TIME, Floats, ItemId
 from persona.features import FeatureColumn
@@ -109,7 +113,22 @@ def _fill(
     write_json(folder / GOLDEN, golden.model_dump())
     index = _index(folder, encoder, about.index_for)
     manifest = _manifest(encoder, about, graphs, summary(cases), index)
-    (folder / MODEL_CARD).write_text(model_card(manifest))
+    write_manifest(folder, manifest)
+    write_card(folder)
+
+
+def write_card(folder: Path) -> None:
+    """Writes the model card of an artifact, and its picture; the manifest lists both.
+
+    Nothing else of the artifact changes, so one that was exported earlier may get another card.
+    """
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    golden = Golden.model_validate_json((folder / GOLDEN).read_bytes())
+    picture = card_picture(Artifact(folder, manifest, golden))
+    if picture is not None:
+        (folder / CARD_PICTURE).write_text(picture, encoding="utf-8")
+    card = model_card(manifest, pictured=picture is not None)
+    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
     write_manifest(folder, manifest)
 
 

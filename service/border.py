@@ -5,7 +5,7 @@ Nothing here holds a history or a key: a visit only has names, times and counts.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -28,7 +28,7 @@ class Border:
     """Creates a visit for each request, and reports it to the client and the operators."""
 
     def __init__(self, settings: Settings) -> None:
-        self._always = _SAFE if settings.safe_headers or settings.keys_file is not None else ()
+        self._always = _always(settings)
         self._echoes = settings.request_ids
         self._tells_timing = settings.server_timing
         self._logs = settings.access_log
@@ -71,6 +71,25 @@ class Border:
         if self._tells_timing:
             headers.append((b"server-timing", _timing(visit)))
         return headers
+
+
+def tell_refusal(
+    settings: Settings, headers: Iterable[tuple[bytes, bytes]], status: int, code: str
+) -> list[tuple[bytes, bytes]]:
+    """Logs what the connection refuses, and no application sees; headers for its answer.
+
+    `headers` are those of the request, as far as they have come.
+    """
+    number = request_id(headers)
+    if settings.access_log:
+        facts = {"request_id": number, "status": status, "code": code}
+        access.info("refused %d %s", status, code, extra={"facts": facts})
+    echoed = [(b"x-request-id", number.encode())] if settings.request_ids else []
+    return [*_always(settings), *echoed]
+
+
+def _always(settings: Settings) -> Sequence[tuple[bytes, bytes]]:
+    return _SAFE if settings.safe_headers or settings.keys_file is not None else ()
 
 
 def _tracer() -> "Tracer":

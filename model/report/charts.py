@@ -14,20 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model.evaluation.metrics import Estimate
-from persona.colours import ABOVE, BELOW
+from persona.colours import ABOVE, BELOW, STYLE
 
 ENCODER, BASELINE, GREY = ABOVE, BELOW, "#7d8792"
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "persona",  # so that the same evaluation gives the same file
+ON_ANY_PAGE: dict[Any, Any] = {
+    **STYLE,
     "font.size": 11,
     "text.color": GREY,
     "axes.edgecolor": GREY,
     "axes.labelcolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": GREY,
     "grid.alpha": 0.3,
     "xtick.color": GREY,
@@ -36,7 +31,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 6.1  # inches; 440 CSS pixels
 
 
-@rc_context(STYLE)
+@rc_context(ON_ANY_PAGE)
 def interval_chart(
     rows: Sequence[tuple[str, Estimate]], colours: Sequence[str], number: str = "{:.4f}"
 ) -> str:
@@ -63,7 +58,7 @@ def interval_chart(
     return _svg(figure)
 
 
-@rc_context(STYLE)
+@rc_context(ON_ANY_PAGE)
 def group_chart(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[Estimate]]]) -> str:
     """Estimates by group from zero, with a legend.
 
@@ -89,7 +84,7 @@ def group_chart(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[
     return _svg(figure)
 
 
-@rc_context(STYLE)
+@rc_context(ON_ANY_PAGE)
 def curve_chart(curve: dict[int, float], marked: int | None = None) -> str:
     """A value by epoch, with a ring around the marked epoch."""
     figure, axes = _chart(height=2.8)

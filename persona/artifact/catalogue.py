@@ -10,9 +10,9 @@ which means that the id is unknown.
 import mmap
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -37,6 +37,48 @@ class Catalogue(Protocol):
 
     def ids(self, rows: Iterable[int]) -> list[ItemId]:
         """The item of every row."""
+
+
+UNKNOWN_ITEM = 2**64  # stands for the row of unknown items: no id has more than 64 bits
+
+
+class ItemsByRow(Sequence[ItemId]):
+    """Items of which the rows are given: nobody looks their ids up unless somebody reads them.
+
+    From rows to ids and back took a fifth of the time of a batch of 32 short histories.
+    """
+
+    def __init__(self, catalogue: Catalogue, rows: "array[int]") -> None:
+        """Takes rows from 0 to `catalogue.n_items`, that of unknown items."""
+        self.catalogue = catalogue
+        self.rows = rows  # as 64-bit integers
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ItemId: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ItemsByRow": ...
+
+    def __getitem__(self, index: int | slice) -> "ItemId | ItemsByRow":
+        if isinstance(index, slice):
+            return ItemsByRow(self.catalogue, self.rows[index])
+        row = self.rows[index]
+        return UNKNOWN_ITEM if row == self.catalogue.n_items else self.catalogue.ids([row])[0]
+
+    def __iter__(self) -> Iterator[ItemId]:
+        if self.catalogue.n_items in self.rows:
+            return map(self.__getitem__, range(len(self.rows)))
+        return iter(self.catalogue.ids(self.rows))
+
+
+def rows_of(catalogue: Catalogue, items: Sequence[ItemId]) -> "array[int]":
+    """The row of every item in a catalogue; its `n_items` for an unknown item."""
+    if isinstance(items, ItemsByRow) and items.catalogue is catalogue:
+        return items.rows
+    return catalogue.rows(items)
 
 
 class _RowsById(dict[ItemId, int]):

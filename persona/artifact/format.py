@@ -29,6 +29,7 @@
         examples.json          optional: example histories, for people
         parity.json            PyTorch compared with ONNX Runtime, case by case
         README.md              the model card
+        model_card.svg         optional: its picture
 
 Position 0 of every (1 + L) axis is the start token; click l of the input is position 1 + l.
 docs/artifact-format.md explains it to users.
@@ -65,6 +66,7 @@ EXAMPLES = "examples.json"
 ITEM_INDEX = "item_index.faiss"
 PARITY = "parity.json"
 MODEL_CARD = "README.md"
+CARD_PICTURE = "model_card.svg"
 DEFAULT = "default"  # beside the models' folders
 
 # An index returns this many times the wanted items; their exact scores decide.

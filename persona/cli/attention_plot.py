@@ -15,12 +15,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, Powe
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from persona.colours import ABOVE, BELOW, FORBIDDEN, HEAT, INK, NOTHING, PALE
+from persona.colours import ABOVE, BELOW, FORBIDDEN, INK, NOTHING, PALE, WEIGHTS
 
 Weights = NDArray[np.float32]
 
 SIGNED = LinearSegmentedColormap.from_list("persona signed", [BELOW, NOTHING, ABOVE])
-COLOURS = LinearSegmentedColormap.from_list("persona", [NOTHING, "#9cc4ec", ABOVE, HEAT])
+COLOURS = LinearSegmentedColormap.from_list("persona", WEIGHTS)
 START, NO_CLICK = "start", "no click"
 STRIP = 32  # columns a strip
 ROOMY = 12  # up to this many columns, cells are wide

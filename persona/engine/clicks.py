@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from persona.artifact import Artifact, ArtifactError
-from persona.artifact.catalogue import Catalogue
+from persona.artifact.catalogue import Catalogue, rows_of
 from persona.contract import ITEM_ID, TIME, InvalidRequest, ItemId, Query, Result, UnknownItems
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
@@ -83,7 +83,7 @@ class ClickReader:
         truncated = len(items) - length
         if truncated:  # copied only where it must be: a list of strings is slow to copy
             items = items[truncated:]
-        rows = self._catalogue.rows(items)
+        rows = rows_of(self._catalogue, items)
         columns: dict[str, array[Any]] = {ITEM_ID: rows}
         for column in self._others:
             columns[column] = self._values(clicks, column, number)[truncated:]
@@ -93,7 +93,7 @@ class ClickReader:
     def _newest_known(self, clicks: Clicks, number: int, unknown: UnknownItems) -> UsedClicks:
         """The newest `max_length` clicks of known items."""
         items, n_items = self._items(clicks, number), self._catalogue.n_items
-        rows = self._catalogue.rows(items)
+        rows = rows_of(self._catalogue, items)
         known = [at for at, row in enumerate(rows) if row != n_items]
         if unknown == "error" and len(known) < len(items):
             at = rows.index(n_items)

@@ -7,12 +7,14 @@ HTTP/1.1, and refuses to change the protocol of a connection. `Watch` limits the
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.border import tell_refusal
 from service.http import head
 from service.http.closing import ClosingTransport
 from service.http.head import Refused, bad_request
@@ -234,21 +236,28 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         CUT.labels(refusal.code).inc()
+        cycle, answer = self.cycle, self._told(refusal)
         self._refused = True
         self._release()
-        cycle = self.cycle
         if cycle.response_complete and (self._in_head() or not cycle.more_body):
-            self._write(refusal.answer)
+            self._write(answer)
         elif not cycle.more_body:  # it is answered first
             cycle.keep_alive = False
         elif self.pipeline:
-            self.pipeline[0] = (cycle, _answering(refusal.answer))
+            self.pipeline[0] = (cycle, _answering(answer))
         elif cycle.response_started:
             self.transport.close()
         else:
-            self._write(refusal.answer)
+            self._write(answer)
             cycle.disconnected = True
             cycle.message_event.set()
+
+    def _told(self, refusal: Refused) -> Answer:
+        """The answer with what every answer has in its head; the refused request is the newest."""
+        headers = self.headers if self.cycle.more_body or self._in_head() else None
+        answer = refusal.answer
+        told = tell_refusal(self._settings, headers or (), answer.status, refusal.code)
+        return replace(answer, headers=(*answer.headers, *told))
 
     def _write(self, answer: Answer) -> None:
         status = HTTPStatus(answer.status)

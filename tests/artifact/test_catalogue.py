@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import zlib
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 from persona.artifact import Artifact, ArtifactError, open_artifact
 from persona.artifact.catalogue import (
+    UNKNOWN_ITEM,
     CatalogueInFiles,
     CatalogueInMemory,
+    ItemsByRow,
     open_catalogue,
+    rows_of,
     write_catalogue,
 )
 from persona.artifact.format import ITEM_KEY_STARTS, ITEM_KEYS, ITEM_SLOTS
@@ -52,6 +56,22 @@ def test_files_and_dict_find_the_item_of_every_row(known: list[ItemId]) -> None:
     for catalogue in (in_files(known), CatalogueInMemory(known)):
         found = catalogue.ids(range(len(known)))
         assert [(type(item), item) for item in found] == [(type(item), item) for item in known]
+
+
+@given(known=catalogues, data=st.data())
+@settings(deadline=None)
+def test_items_by_row_are_the_items_of_the_rows(known: list[ItemId], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.integers(0, len(known)), max_size=20))
+    for catalogue in (in_files(known), CatalogueInMemory(known)):
+        items = ItemsByRow(catalogue, array("q", rows))
+        assert list(items) == [*map([*known, UNKNOWN_ITEM].__getitem__, rows)]
+        assert list(items[3:]) == list(items)[3:]
+        assert rows_of(catalogue, items) == array("q", rows)
+
+
+def test_rows_of_another_catalogue_are_looked_up_by_their_items() -> None:
+    here, there = CatalogueInMemory(["a", "b"]), CatalogueInMemory(["b", "c"])
+    assert list(rows_of(there, ItemsByRow(here, array("q", [0, 1, 2])))) == [2, 0, 2]
 
 
 @pytest.mark.parametrize("known", [["plumless", "other"], ["buckeroo", "plumless"]])

@@ -254,10 +254,15 @@ def test_an_unknown_metric_is_refused_before_anything_is_ranked(runs: Path) -> N
     assert "HR@3" in done.output
 
 
-def test_an_artifact_carries_the_means_alone(evaluation: RunEvaluation, tmp_path: Path) -> None:
+def test_an_artifact_carries_the_means_and_the_interval_of_one_metric(
+    evaluation: RunEvaluation, tmp_path: Path
+) -> None:
     write_json(tmp_path / "evaluation.json", as_json(evaluation))
     names = ["protocol", "seen_items_removed", "cases", "scorers"]
-    assert list(carried_metrics(tmp_path)) == names
+    carried = carried_metrics(tmp_path)
+    assert list(carried) == [*names, "intervals"]
+    estimate = evaluation.encoder.metrics.estimates["NDCG@10"]
+    assert carried["intervals"]["encoder"] == {"NDCG@10": [estimate.low, estimate.high]}  # type: ignore[index]  # of facts
 
 
 def test_data_without_a_test_case_is_refused(runs: Path) -> None:

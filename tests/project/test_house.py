@@ -40,7 +40,8 @@ ARROWS = {
     " persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
     "model": "persona.contract persona.tables",
-    "export": "model persona.contract persona.artifact persona.engine persona.features",
+    "export": "model persona.contract persona.artifact persona.engine persona.features"
+    " persona.colours",
 }
 # Who may import a library. One that is not listed is not imported at all.
 LIBRARIES = {
@@ -65,7 +66,7 @@ LIBRARIES = {
     "httptools": "service.http",
     "typer": "persona.cli",
     "rich": "persona.cli model.training",
-    "matplotlib": "persona.cli model.report",
+    "matplotlib": "persona.cli model.report export",
     "jinja2": "model.report",
     "torch": "model.network model.training model.evaluation export",
     "lightning": "model.training",

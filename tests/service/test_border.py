@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from service.keys import add_key
 from service.log_format import JsonFormatter
 from service.tracing import Tracer
+from tests.service.hostile.wire import Wire, first_reply, request
 from tests.serving import serving
 
 BODY = {"histories": [["item 1", "a secret"]]}
@@ -54,6 +56,40 @@ def test_a_refusal_has_an_id_too(client: httpx.Client) -> None:
     answer = client.post("/v1/encode", content=b"{")
     assert answer.status_code == 422
     assert answer.headers["x-request-id"]
+
+
+REFUSED = {
+    "a bad request line": (b"what is this\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\nx-request-id: mine\r\n\r\n", 400),
+    "too many headers": (
+        b"GET / HTTP/1.1\r\nx-request-id: mine\r\n" + b"a: b\r\n" * 101 + b"\r\n",
+        431,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_the_connection_refuses_has_an_id_too(
+    client: httpx.Client, sent: bytes, status: int
+) -> None:
+    with closing(Wire(client.base_url.port or 0)) as wire:
+        wire.send(sent)
+        reply = wire.reply()
+    assert reply.status == status
+    expected = "mine" if b"mine" in sent else "[0-9a-f]{12}-[0-9a-f]+"
+    assert re.fullmatch(expected, reply.headers["x-request-id"])
+    assert reply.headers["cache-control"] == "no-store"
+
+
+def test_a_connection_too_many_has_an_id_and_a_line(tiny_artifacts: Path, lines: list[str]) -> None:
+    with serving(tiny_artifacts, max_connections=1, request_ids=True, access_log=True) as client:
+        port = client.base_url.port or 0
+        with closing(Wire(port)) as busy:
+            busy.send(request(b"{")[:-1])
+            reply = first_reply(port, [])
+    (line,) = (found for found in map(json.loads, lines) if found["status"] == 429)
+    assert line["code"] == "overloaded"
+    assert line["request_id"] == reply.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nowhere"])

@@ -1,5 +1,6 @@
 """Turns the body of an infer request into a query, and into what its answer must look like."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from persona.artifact.catalogue import ItemsByRow
 from persona.contract import (
     ITEM_ID,
     TIME,
@@ -34,9 +36,9 @@ ATTENTION: Mapping[str, AttentionDetail] = {
     "attention_pooled": "pooled",
     "attention_full": "full",
 }
-UNKNOWN = 2**64  # stands for the row of unknown items: no id has more than 64 bits
 
 _BODY = TypeAdapter(InferRequest)
+_DEFAULT_OUTPUTS = (RequestedOutput(name=EMBEDDING),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,10 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
     items = _item_ids(clicks.values, body, model)
     ends = np.cumsum(clicks.counts, dtype=np.int64).tolist()
     spans = list(pairwise([0, *ends]))
-    columns: dict[str, list[list[Any]]] = {ITEM_ID: [items[start:end] for start, end in spans]}
+    columns: dict[str, list[Sequence[Any]]] = {ITEM_ID: [items[start:end] for start, end in spans]}
     if (times := _times(inputs, clicks)) is not None:
         columns[TIME] = [times[start:end] for start, end in spans]
-    outputs = body.outputs or [RequestedOutput(name=EMBEDDING)]
+    outputs = body.outputs or _DEFAULT_OUTPUTS
     unknown_items = _unknown_items(body)
     attention = _attention(outputs)
     if attention != "none" and unknown_items == "drop":
@@ -182,8 +184,8 @@ def _padded(values: Values, mask: Values | None) -> Clicks:
     return Clicks(values[mask], mask.sum(axis=1).tolist(), length, mask)
 
 
-def _item_ids(values: Values, body: InferRequest, model: Model) -> list[ItemId]:
-    """The ids of the clicks; integers are rows of the item table, unless the request says ids."""
+def _item_ids(values: Values, body: InferRequest, model: Model) -> Sequence[ItemId]:
+    """The items of the clicks; integers are rows of the item table, unless the request says ids."""
     kind = body.parameters.get(ITEM_IDS, "rows")
     if kind not in {"rows", "ids"}:
         raise InvalidRequest(f"parameter '{ITEM_IDS}' is {shown(kind)}, not 'rows' or 'ids'")
@@ -191,19 +193,14 @@ def _item_ids(values: Values, body: InferRequest, model: Model) -> list[ItemId]:
         ids: list[ItemId] = values.tolist()
         return ids
     unknown = model.catalogue.n_items
-    if len(values) and not 0 <= values.min() <= values.max() <= unknown:
-        wrong = int(values.min()) if values.min() < 0 else int(values.max())
+    lowest, highest = (values.min(), values.max()) if len(values) else (0, 0)
+    if lowest < 0 or highest > unknown:
+        wrong = int(lowest if lowest < 0 else highest)
         raise InvalidRequest(
             f"input '{ITEM_IDS}' has row {wrong}; rows go from 0 to {unknown - 1}, and {unknown} "
             f"is an unknown item; for integer ids set the parameter '{ITEM_IDS}' to 'ids'"
         )
-    known = values != unknown
-    if known.all():
-        return model.catalogue.ids(values.tolist())
-    found = np.full(len(values), UNKNOWN, np.object_)
-    found[known] = model.catalogue.ids(values[known].tolist())
-    items: list[ItemId] = found.tolist()
-    return items
+    return ItemsByRow(model.catalogue, array("q", values.astype(np.int64, copy=False).tobytes()))
 
 
 def _attention(outputs: Sequence[RequestedOutput]) -> AttentionDetail:

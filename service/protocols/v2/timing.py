@@ -1,6 +1,9 @@
 """How long infer requests take, by the names of the protocol's statistics; all workers add up."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
 from time import perf_counter_ns, time
 from typing import Literal
 
@@ -35,13 +38,31 @@ LAST = Gauge(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    """Those of one version of a model: each look-up by labels takes a microsecond."""
+
+    counts: Mapping[str, Counter]
+    nanoseconds: Mapping[str, Counter]
+    last: Gauge
+
+
+@cache
+def _counters(model: str, version: str) -> _Counters:
+    return _Counters(
+        {name: counter.labels(model, version) for name, counter in COUNTS.items()},
+        {name: counter.labels(model, version) for name, counter in NANOSECONDS.items()},
+        LAST.labels(model, version),
+    )
+
+
 class Timing(AbstractContextManager["Timing"]):
     """The time of one infer request, which is counted at its end."""
 
     def __init__(self, service: Service, model: Model, started: int) -> None:
         """Begins with reading the tensors; `started` is of `perf_counter_ns`."""
         self._tally, self._model = service.tally, model.manifest.name
-        self._labels = (self._model, model.manifest.version)
+        self._counters = _counters(self._model, model.manifest.version)
         self._started = self._last = started
         self._took: dict[Stage, int] = {}
 
@@ -58,13 +79,13 @@ class Timing(AbstractContextManager["Timing"]):
         self._took["queue"] = waited - self._took["compute_infer"]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        counters, count = self._counters, self._tally.count
         if kind is None:
             outcome = "success"
             for stage, took in self._took.items():
-                self._tally.count(NANOSECONDS[stage].labels(*self._labels), took)
+                count(counters.nanoseconds[stage], took)
         else:
             outcome = "fail"
-        self._tally.count(COUNTS[outcome].labels(*self._labels))
-        took = perf_counter_ns() - self._started
-        self._tally.count(NANOSECONDS[outcome].labels(*self._labels), took)
-        LAST.labels(*self._labels).set(time() * 1000 // 1)
+        count(counters.counts[outcome])
+        count(counters.nanoseconds[outcome], perf_counter_ns() - self._started)
+        counters.last.set(time() * 1000 // 1)
