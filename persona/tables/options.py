@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from persona.columns import ColumnKind
+
 TableFormat = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[str, ...] = get_args(TableFormat)
 
@@ -23,3 +25,4 @@ class TableOptions:
     header: bool | None = None  # whether the first line names the columns; None: detected
     item_separator: str | None = None  # of histories written as text; None: detected
     columns: tuple[str, ...] = ()  # of a history table, passed through
+    click_columns: tuple[tuple[str, ColumnKind], ...] = ()  # of a click table, for the model

@@ -169,7 +169,7 @@ def as_words(options: TableOptions) -> str:
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):
             words.append(option if value else f"--no-{field.name}")
-        elif value is not None and field.name != "columns":
+        elif value is not None and field.name not in {"columns", "click_columns"}:
             words += [option, _quoted(str(value))]
     return " ".join(words)
 

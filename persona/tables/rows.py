@@ -1,7 +1,7 @@
 """What a table yields: batches of histories, and the rows that cannot be used."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ class Batch:
     histories: Sequence[Sequence[ItemId]]  # oldest to newest
     passed: Any  # Arrow table of the columns that are passed through
     times: Sequence[Sequence[float]] | None = None  # seconds of the clicks, where they are kept
+    columns: Mapping[str, Sequence[Sequence[object]]] = field(default_factory=dict)  # of the clicks
 
 
 @dataclass(frozen=True)

@@ -18,28 +18,30 @@ ARROWS = {
     "persona.contract": "",
     "persona.results": "persona.contract",
     "persona.features": "persona.contract",
-    "persona.artifact": "persona.contract persona.features",
-    "persona.engine": "persona.contract persona.results persona.artifact",
+    "persona.columns": "persona.contract",
+    "persona.artifact": "persona.contract persona.columns persona.features",
+    "persona.engine": "persona.contract persona.columns persona.results persona.artifact",
     "persona.client": "persona.contract persona.results",
-    "persona.tables": "persona.contract",
+    "persona.tables": "persona.contract persona.columns",
     "persona.cpus": "",
     "persona.colours": "",
-    "persona.scoring": "persona.contract persona.results persona.tables persona.client"
+    "persona.scoring": "persona.contract persona.columns persona.results persona.tables persona.client"
     " persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
     " service.visit service.health"
-    " persona.contract persona.artifact persona.engine",
+    " persona.contract persona.columns persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
-    "model.clicks": "model.errors persona.contract persona.tables",
-    "model.network": "model.errors",
+    "model.clicks": "model.errors persona.contract persona.columns persona.tables",
+    "model.network": "model.errors persona.columns",
     "model.evaluation": "model.errors model.clicks model.network",
     "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
-    " persona.tables",
+    " persona.columns persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
-    "model": "persona.contract persona.tables",
-    "export": "model persona.contract persona.artifact persona.engine persona.features",
+    "model": "persona.contract persona.columns persona.tables",
+    "export": "model persona.contract persona.columns persona.artifact persona.engine"
+    " persona.features",
 }
 # Who may import a library. One that is not listed is not imported at all.
 LIBRARIES = {
