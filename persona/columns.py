@@ -1,4 +1,4 @@
-"""Columns of a click beside its item and its time, as a recipe names and a manifest declares them."""
+"""Columns of a click beside its item and its time, as a manifest declares them."""
 
 import re
 from collections.abc import Collection

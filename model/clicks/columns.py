@@ -1,5 +1,6 @@
 """What training declares of the columns of clicks, and what an encoder reads of them."""
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -65,6 +66,17 @@ def _values(
     rows = [row_of.get(text, unknown) for text in histories.texts[name]]
     found: NDArray[np.int64] = np.array([*rows, unknown], np.int64)[values]  # -1 is the last one
     return found
+
+
+def given_values(
+    histories: Histories, name: str, clicks: NDArray[np.int64]
+) -> list[float | str | None]:
+    """The values of a column at some clicks as the file had them; None where there is none."""
+    values = histories.columns[name][clicks].tolist()
+    if name not in histories.texts:
+        return [None if math.isnan(value) else value for value in values]
+    texts: list[str | None] = [*histories.texts[name], None]  # -1 is the last one
+    return [texts[place] for place in values]
 
 
 def column_inputs(

@@ -5,7 +5,7 @@ The same table is always cut in the same places, so that a run can go on where a
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class Part:
     ids: list[ItemId | None] = field(default_factory=list)
     histories: list[Sequence[ItemId]] = field(default_factory=list)  # oldest to newest
     times: list[Sequence[float]] = field(default_factory=list)  # of their clicks, where kept
+    columns: dict[str, list[Sequence[object]]] = field(default_factory=dict)  # others, likewise
     passed: list[pa.Table] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     clicks: int = 0
@@ -41,10 +42,17 @@ class Part:
     @property
     def asked(self) -> Sequence[History]:
         """The histories as a model is asked for them."""
-        if not self.times:
+        if not self.times and not self.columns:
             return self.histories
-        pairs = zip(self.histories, self.times, strict=True)
-        return [{"items": items, "times": times} for items, times in pairs]
+        return [self._asked(at) for at in range(len(self.histories))]
+
+    def _asked(self, at: int) -> Mapping[str, object]:
+        fields: dict[str, object] = {"items": self.histories[at]}
+        if self.times:
+            fields["times"] = self.times[at]
+        if self.columns:
+            fields["columns"] = {name: values[at] for name, values in self.columns.items()}
+        return fields
 
     @property
     def size(self) -> int:
@@ -65,6 +73,8 @@ class Part:
             self.histories.append(batch.histories[end])
             if batch.times is not None:
                 self.times.append(batch.times[end])
+            for name, values in batch.columns.items():
+                self.columns.setdefault(name, []).append(values[end])
             self.clicks += len(batch.histories[end])
             end += 1
         if batch.passed.num_columns:

@@ -25,8 +25,8 @@ ARROWS = {
     "persona.tables": "persona.contract persona.columns",
     "persona.cpus": "",
     "persona.colours": "",
-    "persona.scoring": "persona.contract persona.columns persona.results persona.tables persona.client"
-    " persona.artifact persona.engine persona.cpus",
+    "persona.scoring": "persona.contract persona.columns persona.results persona.tables"
+    " persona.client persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
