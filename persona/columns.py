@@ -5,13 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from persona.contract import ITEM_ID, TIME
-
 ColumnKind = Literal["category", "number"]
 MAX_COLUMNS = 8  # of a click
 MAX_CATEGORIES = 10_000  # of a column that training tells apart
 NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,62}")
-OTHERS = {ITEM_ID, TIME, "mask"}  # what else graphs read of clicks
+OTHERS = {"item_id", "time", "mask"}  # what else graphs read of clicks
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def _declared(histories: Histories, name: str, kind: ColumnKind) -> ClickColumn:
         return ClickColumn(kind, mean=float(known.mean()), deviation=float(known.std()) or 1.0)
     texts = histories.texts[name]
     counts = np.bincount(values[values >= 0], minlength=len(texts))
-    order = sorted(np.flatnonzero(counts), key=lambda place: (-counts[place], texts[place]))
+    found: list[int] = np.flatnonzero(counts).tolist()
+    order = sorted(found, key=lambda place: (-counts[place], texts[place]))
     return ClickColumn(kind, tuple(texts[place] for place in order[:MAX_CATEGORIES]))
 
 

@@ -18,7 +18,7 @@ ARROWS = {
     "persona.contract": "",
     "persona.results": "persona.contract",
     "persona.features": "persona.contract",
-    "persona.columns": "persona.contract",
+    "persona.columns": "",
     "persona.artifact": "persona.contract persona.columns persona.features",
     "persona.engine": "persona.contract persona.columns persona.results persona.artifact",
     "persona.client": "persona.contract persona.results",
