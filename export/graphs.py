@@ -105,7 +105,7 @@ class ScoreGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B, L), (B, L), (B, N) to (B, N), (B, N, H, L)."""
         if isinstance(self.encoder, ServedEncoder):
-            return self.encoder.score(item_ids, key_mask, candidate_ids, columns)
+            return self.encoder.score(item_ids, key_mask, candidate_ids, columns=columns)
         scores: tuple[Tensor, Tensor] = self.encoder.score(
             item_ids, key_mask, candidate_ids, times, asked, columns=columns
         )

@@ -125,6 +125,7 @@ class ServedEncoder(nn.Module):
         item_ids: Tensor,
         key_mask: Tensor,
         candidate_ids: Tensor,
+        *,
         columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """Scores of candidates by source-target attention, as `UserEncoder.score`."""
