@@ -97,12 +97,13 @@ class ListRanker:
 def as_asked(histories: Histories, config: EncoderConfig) -> list[History]:
     """Histories as a service is asked about them, with what the encoder reads, of known items."""
     found: list[History] = []
+    seconds = None if config.time == "none" else histories.seconds
     for user, (start, end) in enumerate(pairwise(histories.offsets)):
         clicks = start + np.flatnonzero(histories.items[start:end] < histories.n_items)
         items = [histories.item_ids[row] for row in histories.items[clicks]]
         fields: dict[str, object] = {}
-        if config.time != "none":
-            fields["times"] = histories.seconds[clicks].tolist()
+        if seconds is not None:
+            fields["times"] = seconds[clicks].tolist()
             if histories.asked is not None:
                 fields["now"] = int(histories.asked[user])
         if config.columns:
