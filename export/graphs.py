@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import onnx
@@ -29,6 +29,7 @@ from persona.artifact.format import (
     InputFact,
     TensorFact,
 )
+from persona.columns import ColumnKind
 
 OPSET = 20  # exports cleanly; 23 emits an Attention operator that ONNX Runtime 1.31 refuses here
 LONG_HISTORY = 320  # padded length from which `embedding_long` is faster
@@ -46,6 +47,8 @@ TIME_INPUTS = (
     InputFact(name="times", datatype="INT64", shape=[-1, -1], carries="clicks.time"),
     InputFact(name="asked", datatype="INT64", shape=[-1], carries="query.time"),
 )
+COLUMN = "column_"  # begins the inputs that carry columns of clicks
+COLUMN_TYPES: dict[ColumnKind, Literal["INT64", "FP32"]] = {"category": "INT64", "number": "FP32"}
 OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
 SCORE_OUTPUTS = ("scores", "candidate_attention")
 # At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
@@ -74,10 +77,12 @@ class PlainEncoder(nn.Module):
         key_mask: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L), (B, L) to (B, D), (B, H, 1 + L), (B, blocks, H, 1 + L, 1 + L)."""
-        embedding, pooled = self.encoder.encode(item_ids, key_mask, times, asked)
-        _, full = self.encoder.encode_full(item_ids, key_mask, times, asked)
+        embedding, pooled = self.encoder.encode(item_ids, key_mask, times, asked, columns=columns)
+        _, full = self.encoder.encode_full(item_ids, key_mask, times, asked, columns=columns)
         return embedding, pooled, full
 
 
@@ -95,12 +100,14 @@ class ScoreGraph(nn.Module):
         candidate_ids: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """(B, L), (B, L), (B, N) to (B, N), (B, N, H, L)."""
         if isinstance(self.encoder, ServedEncoder):
-            return self.encoder.score(item_ids, key_mask, candidate_ids)
+            return self.encoder.score(item_ids, key_mask, candidate_ids, columns=columns)
         scores: tuple[Tensor, Tensor] = self.encoder.score(
-            item_ids, key_mask, candidate_ids, times, asked
+            item_ids, key_mask, candidate_ids, times, asked, columns=columns
         )
         return scores
 
@@ -132,6 +139,15 @@ def graph_inputs(config: EncoderConfig, *, candidates: bool = False) -> list[Inp
         *INPUTS,
         *([CANDIDATE_INPUT] if candidates else []),
         *(TIME_INPUTS if config.time != "none" else []),
+        *(
+            InputFact(
+                name=f"{COLUMN}{name}",
+                datatype=COLUMN_TYPES[column.kind],
+                shape=[-1, -1],
+                carries=f"clicks.{name}",
+            )
+            for name, column in config.columns.items()
+        ),
     ]
 
 
@@ -175,7 +191,7 @@ def to_onnx(
     module: nn.Module, examples: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> onnx.ModelProto:
     """A module as ONNX, every axis of its inputs dynamic; `examples` holds a tensor an input."""
-    dynamic = torch.export.Dim.DYNAMIC
+    arguments = as_arguments(examples)
     # It reports every torchvision operator that it does without.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -183,12 +199,13 @@ def to_onnx(
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         program = torch.onnx.export(
             module.eval(),
-            tuple(examples.values()),
+            tuple(one for one in arguments.values() if isinstance(one, Tensor)),
+            kwargs={"columns": arguments["columns"]} if "columns" in arguments else None,
             dynamo=True,
             opset_version=OPSET,
             input_names=list(examples),
             output_names=outputs,
-            dynamic_shapes=tuple(dict.fromkeys(range(x.ndim), dynamic) for x in examples.values()),
+            dynamic_shapes={name: _dynamic(one) for name, one in arguments.items()},
             optimize=True,
             verbose=False,
         )
@@ -196,8 +213,29 @@ def to_onnx(
     return _stripped(program.model_proto)
 
 
+def as_arguments(inputs: Mapping[str, Tensor]) -> dict[str, Tensor | tuple[Tensor, ...]]:
+    """A graph's inputs as the arguments of a module: columns of clicks are one, a tuple."""
+    columns = tuple(one for name, one in inputs.items() if name.startswith(COLUMN))
+    arguments: dict[str, Tensor | tuple[Tensor, ...]] = {
+        name: one for name, one in inputs.items() if not name.startswith(COLUMN)
+    }
+    return arguments | {"columns": columns} if columns else arguments
+
+
+def _dynamic(argument: Tensor | tuple[Tensor, ...]) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(map(_dynamic, argument))
+    return dict.fromkeys(range(argument.ndim), torch.export.Dim.DYNAMIC)
+
+
 def _examples(inputs: Sequence[InputFact]) -> dict[str, Tensor]:
-    return {fact.name: EXAMPLES[fact.name] for fact in inputs}
+    kinds = {"INT64": torch.int64, "FP32": torch.float32}
+    of_columns = {
+        fact.name: torch.zeros(BATCH, LENGTH, dtype=kinds[fact.datatype])
+        for fact in inputs
+        if fact.name.startswith(COLUMN)
+    }
+    return {fact.name: (EXAMPLES | of_columns)[fact.name] for fact in inputs}
 
 
 def _part(model: onnx.ModelProto, fact: GraphFact) -> onnx.ModelProto:

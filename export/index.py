@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.errors import ExportError, RecallError
-from model.clicks.histories import Histories, encoder_inputs
+from model.clicks.histories import Histories
+from model.evaluation.scorer import user_embeddings
 from model.network.encoder import UserEncoder
 from persona.artifact.format import INDEX_SURPLUS, ITEM_INDEX, IndexFact
 from persona.contract import Floats
@@ -40,13 +41,11 @@ def sample_users(encoder: UserEncoder, histories: Histories) -> Floats:
     if len(histories) < 2:
         raise ExportError(f"{len(histories)} users are too few to measure an index on")
     users = np.random.default_rng(SEED).permutation(len(histories))[:USERS]
-    timed = encoder.config.time != "none"
     parts = []
     for start in range(0, len(users), 64):
         chosen = histories.select(users[start : start + 64])
-        inputs = encoder_inputs(chosen, encoder.config.max_length, timed=timed)
         with torch.no_grad():
-            parts.append(encoder.encode(*map(torch.from_numpy, inputs))[0].numpy())  # (B, D)
+            parts.append(user_embeddings(encoder, chosen).numpy())  # (B, D)
     return np.concatenate(parts)
 
 

@@ -1,5 +1,6 @@
 """PyTorch against ONNX Runtime over a grid of shapes, with every kind of history in it."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -11,7 +12,14 @@ import torch
 from torch import Tensor
 
 from export.errors import ParityError
-from export.graphs import OUTPUTS, SCORE_OUTPUTS, PlainEncoder
+from export.graphs import (
+    COLUMN,
+    OUTPUTS,
+    SCORE_OUTPUTS,
+    PlainEncoder,
+    ScoreGraph,
+    as_arguments,
+)
 from model.network.attention import PaddingSide, mask_from_lengths
 from model.network.encoder import UserEncoder
 from persona.artifact.format import GraphFact, GraphName, ParityFact
@@ -21,6 +29,7 @@ from persona.artifact.format import GraphFact, GraphName, ParityFact
 TOLERANCE = 1e-5
 BATCHES = (1, 2, 7, 16)
 TODAY = 1_700_000_000  # in Unix seconds, which float32 would round to minutes
+MISSING = 0.2  # of the numbers
 SIDES: tuple[PaddingSide, ...] = ("left", "right")
 
 Arrays = dict[str, np.ndarray]
@@ -104,16 +113,34 @@ def _inputs(encoder: UserEncoder, batch: int, length: int, side: PaddingSide) ->
         inputs["times"] = TODAY + steps.exp().long().cumsum(1)
         later = torch.randint(-10, 10**8, (batch,), generator=generator)
         inputs["asked"] = inputs["times"].amax(1) + later
-    return inputs
+    return inputs | _columns(encoder, inputs["key_mask"], generator)
+
+
+def _columns(
+    encoder: UserEncoder, key_mask: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Known and unknown categories; numbers near the mean and far from it, and missing ones."""
+    found = {}
+    for name, column in encoder.config.columns.items():
+        if column.kind == "category":
+            rows = torch.randint(0, len(column.values) + 1, key_mask.shape, generator=generator)
+            found[f"{COLUMN}{name}"] = rows.where(key_mask, -1)
+        else:
+            spread = 3 * torch.randn(key_mask.shape, generator=generator)
+            missing = torch.rand(key_mask.shape, generator=generator) < MISSING
+            numbers = (column.mean + column.deviation * spread).masked_fill(missing, math.nan)
+            found[f"{COLUMN}{name}"] = numbers
+    return found
 
 
 def _expected(encoder: UserEncoder, inputs: dict[str, Tensor]) -> Arrays:
     """PyTorch's outputs, by name."""
-    of_clicks = [one for name, one in inputs.items() if name != "candidate_ids"]
+    arguments = as_arguments(inputs)
+    of_clicks = {name: one for name, one in arguments.items() if name != "candidate_ids"}
     with torch.no_grad():
-        outputs = dict(zip(OUTPUTS, PlainEncoder(encoder)(*of_clicks), strict=True))
+        outputs = dict(zip(OUTPUTS, PlainEncoder(encoder)(**of_clicks), strict=True))
         if encoder.candidates is not None:
-            scores = encoder.score(*inputs.values())
+            scores = ScoreGraph(PlainEncoder(encoder))(**arguments)
             outputs |= zip(SCORE_OUTPUTS, scores, strict=True)
     return {name: output.numpy() for name, output in outputs.items()}
 

@@ -129,6 +129,7 @@ def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: Fo
                 f"{for_people.options()}"
             ),
         ],
-        "recipe": recipe.model_dump(mode="json"),
+        # The manifest declares the columns beside the graphs that read them.
+        "recipe": recipe.model_dump(mode="json", exclude={"encoder": {"columns"}}),
         **({"traffic": seen} if seen else {}),
     }

@@ -12,6 +12,7 @@ With rotary positions and SwiGLU of half the width 93, 180, 562, 3396; with thes
 2791.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -65,7 +66,7 @@ class ServedEncoder(nn.Module):
     def __init__(self, encoder: UserEncoder, pieces: int = 1) -> None:
         super().__init__()
         self.config = config = encoder.config
-        self.item_embedding = encoder.item_embedding
+        self.item_embedding, self.columns = encoder.item_embedding, encoder.columns
         start = encoder.start_embedding.detach()  # (D,)
         self.start = nn.Parameter(start)
         self.positions: nn.Parameter | None = None
@@ -86,6 +87,8 @@ class ServedEncoder(nn.Module):
         key_mask: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All outputs of the graphs of embeddings; each graph computes only its own.
 
@@ -94,12 +97,13 @@ class ServedEncoder(nn.Module):
             key_mask: (B, L) bool.
             times: (B, L) int64 seconds, of encoders that read time.
             asked: (B,) int64 seconds, likewise.
+            columns: of encoders that read columns of clicks, (B, L) each.
 
         Returns:
             Embeddings (B, D), pooled attention (B, H, 1 + L) and full attention
             (B, blocks, H, 1 + L, 1 + L).
         """
-        x, sequence = self.embed(item_ids, key_mask, times, asked)  # (B, 1 + L, D)
+        x, sequence = self.embed(item_ids, key_mask, times, asked, columns=columns)  # (B, 1 + L, D)
         *earlier, last = self._blocks()
         attention = []
         for block in earlier:
@@ -117,10 +121,15 @@ class ServedEncoder(nn.Module):
         return embedding, pooled, sequence_mask(full, sequence.query_mask[:, None, None], "mul")
 
     def score(
-        self, item_ids: Tensor, key_mask: Tensor, candidate_ids: Tensor
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        candidate_ids: Tensor,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """Scores of candidates by source-target attention, as `UserEncoder.score`."""
-        x, sequence = self.embed(item_ids, key_mask)  # (B, 1 + L, D)
+        x, sequence = self.embed(item_ids, key_mask, columns=columns)  # (B, 1 + L, D)
         for block in self._blocks():
             x = block.forward(x, sequence)
         states = self.final_norm(x)  # (B, 1 + L, D)
@@ -139,11 +148,15 @@ class ServedEncoder(nn.Module):
         key_mask: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, MaskedSequence]:
         """Start token and clicks with their positions, (B, 1 + L, D); any number at padding."""
         clock = None if times is None else Clock.at_newest(times, asked, key_mask)
         sequence = MaskedSequence(key_mask, self.config, clock)
         clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
+        if self.columns is not None:
+            clicks = clicks + self.columns(columns, key_mask)
         if self.config.embedding_scale != 1:
             clicks = clicks * self.config.embedding_scale
         if self.positions is not None:  # the start token is in position 0

@@ -1,7 +1,7 @@
 """Writes an artifact, whole or not at all: graphs, weights, ids, golden pairs, manifest, card."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 
 from export.card_picture import card_picture
+from export.golden import golden_pairs
 from export.graphs import export_graphs
 from export.model_card import model_card
 from export.parity import compare, report, summary
 from export.titles import ForPeople, example_histories, item_titles
-from model.clicks.histories import Histories, encoder_inputs
+from model.clicks.histories import Histories
+from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
@@ -37,7 +38,6 @@ from persona.artifact.format import (
     Examples,
     Facts,
     Golden,
-    GoldenPair,
     GraphFact,
     GraphName,
     IndexFact,
@@ -47,7 +47,7 @@ from persona.artifact.format import (
 )
 from persona.artifact.reading import Artifact
 from persona.artifact.writing import new_version, write_json, write_manifest
-from persona.contract import TIME, Floats, ItemId
+from persona.contract import Floats, ItemId
 from persona.features import FeatureColumn
 
 GOLDEN_TOLERANCE = 1e-4  # room for another processor's order of summation
@@ -108,7 +108,7 @@ def _fill(
         write_json(folder / ITEM_FEATURES, _features(about.features))
         np.save(folder / ITEM_PROJECTION, about.features.matrix)
         np.save(folder / ITEM_LEARNED, about.features.learned)
-    pairs = list(_golden_pairs(encoder, item_ids, about.examples))
+    pairs = list(golden_pairs(encoder, item_ids, about.examples))
     golden = Golden(tolerance=GOLDEN_TOLERANCE, pairs=pairs)
     write_json(folder / GOLDEN, golden.model_dump())
     index = _index(folder, encoder, about.index_for)
@@ -162,9 +162,10 @@ def _manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         description=about.description,
         licence=about.licence,
-        architecture=Architecture.model_validate(asdict(encoder.config)),
+        architecture=_architecture(encoder.config),
         n_items=encoder.n_items,
         graphs=graphs,
+        columns=dict(encoder.config.columns),
         files={},
         training=about.training,
         metrics=about.metrics,
@@ -181,6 +182,12 @@ def _manifest(
     )
 
 
+def _architecture(config: EncoderConfig) -> Architecture:
+    """All choices but the columns of clicks, which the manifest declares by themselves."""
+    choices = {name: value for name, value in asdict(config).items() if name != "columns"}
+    return Architecture.model_validate(choices)
+
+
 def _index(folder: Path, encoder: UserEncoder, users: Histories | None) -> IndexFact | None:
     if users is None:
         return None
@@ -188,43 +195,3 @@ def _index(folder: Path, encoder: UserEncoder, users: Histories | None) -> Index
 
     table = np.load(folder / ITEM_EMBEDDINGS, mmap_mode="r")[:-1]
     return write_index(table, sample_users(encoder, users), folder)
-
-
-def _golden_pairs(
-    encoder: UserEncoder, item_ids: Sequence[ItemId], examples: Sequence[Sequence[ItemId]]
-) -> Iterator[GoldenPair]:
-    """Pairs with an empty history, short ones, unknown items, too many clicks, and the examples."""
-    first, last = item_ids[0], item_ids[-1]
-    too_long = [item_ids[i % len(item_ids)] for i in range(encoder.config.max_length + 5)]
-    unknown = [_unknown_id(item_ids), last]
-    row_of = {item_id: row for row, item_id in enumerate(item_ids)}
-    for history in ([], [first], [last, first, last], unknown, too_long, *map(list, examples)):
-        rows = np.array([row_of.get(item_id, encoder.n_items) for item_id in history], np.int32)
-        times, now = _golden_times(len(history))
-        one = Histories([0], item_ids, rows, np.array([0, len(rows)]), {TIME: times}, now)
-        timed = encoder.config.time != "none"
-        inputs = encoder_inputs(one, encoder.config.max_length, timed=timed)
-        with torch.no_grad():
-            embedding = encoder.encode(*map(torch.from_numpy, inputs))[0][0]  # (D,)
-        yield GoldenPair(
-            history=history,
-            user_embedding=embedding.tolist(),
-            columns={TIME: times.tolist()} if timed else {},
-            now=int(now[0]) if timed else None,
-        )
-
-
-def _golden_times(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Times of so many clicks, ever further apart, and of asking, a day after the newest."""
-    times = 1_700_000_000 + 60 * np.arange(length, dtype=np.int64) ** 2
-    return times, np.array([times[-1] + 86_400 if length else 1_700_000_000])
-
-
-def _unknown_id(item_ids: Sequence[ItemId]) -> ItemId:
-    known = set(item_ids)
-    if isinstance(item_ids[0], int):
-        return max(item_id for item_id in known if isinstance(item_id, int)) + 1
-    candidate = "unknown item"
-    while candidate in known:
-        candidate += "?"
-    return candidate

@@ -33,7 +33,6 @@ AFTER_BLOCK = (
     'return sequence_mask(self._finish(asked, context), sequence.query_mask, "mul"), weights'
 )
 FINAL = 'return sequence_mask(self.final_norm(x), sequence.query_mask, "mul"), sequence'
-CLOCK = "self._clock(times, asked, key_mask)"
 
 MUTATIONS = [
     Mutation(
@@ -125,8 +124,9 @@ MUTATIONS = [
     Mutation(
         "5: unknown items punched out as padding",
         ENCODER,
-        f"x, sequence = self.embed(item_ids, key_mask, {CLOCK})\n        *earlier",
-        f"x, sequence = self.embed(item_ids, key_mask & (item_ids != self.n_items), {CLOCK})\n"
+        "x, sequence = self.embed(item_ids, key_mask, clock, columns)\n        *earlier",
+        "known = key_mask & (item_ids != self.n_items)\n"
+        "        x, sequence = self.embed(item_ids, known, clock, columns)\n"
         "        *earlier",
         f"{IN_ENCODER} -k unknown_items",
     ),

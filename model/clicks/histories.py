@@ -31,6 +31,8 @@ class Histories:
     offsets: Int  # (users + 1,) user u owns items[offsets[u]:offsets[u + 1]]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # further columns, by name
     asked: Int | None = None  # (users,) seconds, times of asking; None: the newest click's
+    # The texts of category columns. Their values are indices into these texts; -1: no value.
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
@@ -85,7 +87,8 @@ class Histories:
         self, clicks: NDArray[Any], user_ids: Sequence[str | int], offsets: Int
     ) -> "Histories":
         columns = {name: values[clicks] for name, values in self.columns.items()}
-        return Histories(user_ids, self.item_ids, self.items[clicks], offsets, columns)
+        items = self.items[clicks]
+        return Histories(user_ids, self.item_ids, items, offsets, columns, texts=self.texts)
 
     def without_newest(self, clicks: int = 1) -> "Histories":
         """Every history without its newest `clicks` clicks; shorter ones become empty."""
@@ -189,16 +192,20 @@ def encoder_inputs(
 
 
 def pad(
-    rows: Sequence[NDArray[Any]], max_length: int, padding_side: str = "right"
-) -> tuple[Int, NDArray[np.bool_]]:
+    rows: Sequence[NDArray[Any]],
+    max_length: int,
+    padding_side: str = "right",
+    dtype: Any = np.int64,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Truncates each history to its newest `max_length` clicks and pads to the longest.
 
     Returns:
-        item_ids (B, L) int64 and key_mask (B, L) bool, True on real clicks. L is at least 1.
+        item_ids (B, L) of the dtype, and key_mask (B, L) bool, True on real clicks. L is at least
+        1.
     """
     rows = [row[-max_length:] for row in rows]
     length = max((len(row) for row in rows), default=0) or 1
-    item_ids = np.zeros((len(rows), length), np.int64)
+    item_ids = np.zeros((len(rows), length), dtype)
     key_mask = np.zeros((len(rows), length), np.bool_)
     for b, row in enumerate(rows):
         where = slice(0, len(row)) if padding_side == "right" else slice(length - len(row), length)

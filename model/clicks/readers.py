@@ -59,6 +59,8 @@ def read_clicks(
     """
     kind = known_format(source, format, options)
     report = ReadReport(str(source), kind or "")
+    if kind in LINE_READERS and options.click_columns:
+        raise DataError(f"{source}: the format {kind} has no columns of clicks, a table has")
     if kind in LINE_READERS:
         histories = _read_lines(Path(source), kind, limit, report)
     else:

@@ -1,11 +1,13 @@
 """Every choice of the network."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from model.network.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
 from model.network.time import TIME_KINDS, TimeKind
+from persona.columns import ClickColumn, check_columns
 
 AttentionKind = Literal["self", "source_target"]
 Pooling = Literal["newest", "mean", "additive"]
@@ -28,6 +30,8 @@ class EncoderConfig:
     positions: Positions = "learned"  # counted over real clicks from the oldest, start token 0
     embedding_scale: float = 1.0  # factor of a click's input embedding; SASRec has sqrt(width)
     time: TimeKind = "none"  # of clicks and of asking; see model/network/time.py
+    # Of clicks, by name. Training fills them in from its clicks, where the recipe does not.
+    columns: Mapping[str, ClickColumn] = field(default_factory=dict)
     width: int = 64  # D, of every state and embedding
     blocks: int = 2
     norm: Norm = "pre"  # pre normalises a layer's input, post its residual sum
@@ -50,12 +54,13 @@ class EncoderConfig:
             "time": TIME_KINDS,
             "norm": get_args(Norm),
         }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is {getattr(self, field)!r}, not one of {allowed}")
-        for field in ("width", "blocks", "heads", "feed_forward", "max_length"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}, at least 1 is needed")
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not one of {allowed}")
+        for name in ("width", "blocks", "heads", "feed_forward", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+        check_columns(self.columns)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, at least 0 and below 1 is needed")
         if not 0 < self.embedding_scale < math.inf:

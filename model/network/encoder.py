@@ -6,6 +6,7 @@ item table is tied: it embeds clicks and scores next clicks (SASRec, Kang and Mc
 full softmax cross-entropy).
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from model.network.attention import sequence_mask
 from model.network.block import Block
+from model.network.columns import ClickColumns
 from model.network.config import EncoderConfig
 from model.network.dropout import Dropout
 from model.network.reading import Candidates, Pool
@@ -33,6 +35,7 @@ class UserEncoder(nn.Module):
         self.config = config
         self.n_items = n_items
         self.item_embedding = nn.Embedding(n_items + 1, config.width)
+        self.columns = ClickColumns(config.columns, config.width) if config.columns else None
         self.start_embedding = nn.Parameter(torch.empty(config.width))
         self.position_embedding = (
             nn.Embedding(config.max_length + 1, config.width)
@@ -59,11 +62,17 @@ class UserEncoder(nn.Module):
         nn.init.normal_(self.start_embedding, std=0.02)
 
     def embed(
-        self, item_ids: Tensor, key_mask: Tensor, clock: Clock | None = None
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        clock: Clock | None = None,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, MaskedSequence]:
         """Embeds start token and clicks with their positions, (B, 1 + L, D); padding is 0."""
         # The ids of padding must not matter, even if they are out of range.
         clicks = self.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, L, D)
+        if self.columns is not None:
+            clicks = clicks + self.columns(columns, key_mask)
         if self.config.embedding_scale != 1:
             clicks = clicks * self.config.embedding_scale
         start = self.start_embedding.expand(item_ids.shape[0], 1, -1)  # len() would export as 2
@@ -76,7 +85,11 @@ class UserEncoder(nn.Module):
         return sequence_mask(self.dropout(x), sequence.query_mask, "mul"), sequence
 
     def states(
-        self, item_ids: Tensor, key_mask: Tensor, clock: Clock | None = None
+        self,
+        item_ids: Tensor,
+        key_mask: Tensor,
+        clock: Clock | None = None,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, MaskedSequence]:
         """The state of every position after the final norm, (B, 1 + L, D).
 
@@ -84,8 +97,9 @@ class UserEncoder(nn.Module):
             item_ids: (B, L) int64 rows of the item table, oldest to newest.
             key_mask: (B, L) bool, True on real clicks; padding may be on either side.
             clock: of an encoder that reads time.
+            columns: of an encoder that reads some, as for `ClickColumns`.
         """
-        x, sequence = self.embed(item_ids, key_mask, clock)
+        x, sequence = self.embed(item_ids, key_mask, clock, columns)
         for block in self._blocks():
             x = block.fused(x, sequence)
         return sequence_mask(self.final_norm(x), sequence.query_mask, "mul"), sequence
@@ -96,6 +110,8 @@ class UserEncoder(nn.Module):
         key_mask: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """The user embedding after the newest click, and the weights of the positions behind it.
 
@@ -103,8 +119,10 @@ class UserEncoder(nn.Module):
         averaged by the pooling, (B, H, 1 + L), whose rows sum to 1. With pooling `newest` the last
         block computes the newest position only. An encoder that reads time needs `times` (B, L), in
         int64 seconds; `asked` (B,) is the time of asking, by default that of the newest click.
+        `columns` are as for `states`.
         """
-        x, sequence = self.embed(item_ids, key_mask, self._clock(times, asked, key_mask))
+        clock = self._clock(times, asked, key_mask)
+        x, sequence = self.embed(item_ids, key_mask, clock, columns)
         *earlier, last = self._blocks()
         for block in earlier:
             x, _ = block.forward(x, sequence, None)
@@ -121,13 +139,16 @@ class UserEncoder(nn.Module):
         key_mask: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """The user embedding with the weights of every block at every position.
 
         From item_ids and key_mask (B, L) to embeddings (B, D) and weights
-        (B, blocks, H, 1 + L, 1 + L). Rows of padded queries are 0. Times are as for `encode`.
+        (B, blocks, H, 1 + L, 1 + L). Rows of padded queries are 0. All else is as for `encode`.
         """
-        x, sequence = self.embed(item_ids, key_mask, self._clock(times, asked, key_mask))
+        clock = self._clock(times, asked, key_mask)
+        x, sequence = self.embed(item_ids, key_mask, clock, columns)
         per_block = []
         for block in self._blocks():
             x, weights = block.forward(x, sequence, None)
@@ -156,11 +177,13 @@ class UserEncoder(nn.Module):
         candidate_ids: Tensor,
         times: Tensor | None = None,
         asked: Tensor | None = None,
+        *,
+        columns: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """Scores candidates by source-target attention.
 
         From item_ids and key_mask (B, L) and candidate_ids (B, N) to scores (B, N) and weights
-        (B, N, H, L). Times are as for `encode`.
+        (B, N, H, L). All else is as for `encode`.
 
         Raises:
             ValueError: the architecture is not `source_target`.
@@ -168,7 +191,7 @@ class UserEncoder(nn.Module):
         if self.candidates is None:
             raise ValueError("scores by attention need attention = 'source_target'")
         clock = self._clock(times, asked, key_mask)
-        states, sequence = self.states(item_ids, key_mask, clock)
+        states, sequence = self.states(item_ids, key_mask, clock, columns)
         user = self._read(states, sequence).unsqueeze(1)  # (B, 1, D)
         embedded = self.item_embedding(candidate_ids)  # (B, N, D)
         mask = key_mask[:, None, None, :]

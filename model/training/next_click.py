@@ -54,7 +54,9 @@ class NextClick(L.LightningModule):
         shown = batch.item_ids
         hidden = torch.rand(shown.shape, device=shown.device) < self.recipe.unknown_rate
         shown = shown.masked_fill(hidden, self.encoder.n_items)
-        batch = dataclasses.replace(batch, item_ids=shown, gaps=self._asked(batch))
+        batch = dataclasses.replace(
+            batch, item_ids=shown, gaps=self._asked(batch), columns=self._columns(batch)
+        )
         loss = objective(
             self.encoder,
             batch,
@@ -71,6 +73,17 @@ class NextClick(L.LightningModule):
             return None
         known = torch.rand(batch.gaps.shape, device=batch.gaps.device) < self.recipe.asked_rate
         return batch.gaps.masked_fill(~known, 0.0)
+
+    def _columns(self, batch: WindowBatch) -> tuple[Tensor, ...]:
+        """The columns of clicks, some categories hidden: that trains the vector of unknown ones."""
+        columns = []
+        for values, column in zip(batch.columns, self.encoder.config.columns.values(), strict=True):
+            if column.kind == "category":
+                hidden = torch.rand(values.shape, device=values.device) < self.recipe.unknown_rate
+                columns.append(values.masked_fill(hidden, len(column.values)))
+            else:
+                columns.append(values)
+        return tuple(columns)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002  # Lightning passes it
         """Ranks all validation cases in one step, in every process.

@@ -31,7 +31,7 @@ def objective(
     clock = None
     if batch.times is not None and batch.gaps is not None:
         clock = Clock.at_targets(batch.times, batch.gaps, batch.key_mask)
-    states, sequence = encoder.states(batch.item_ids, batch.key_mask, clock)
+    states, sequence = encoder.states(batch.item_ids, batch.key_mask, clock, batch.columns)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
     predictions, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]  # (T, D)
     if n_negatives:

@@ -18,6 +18,7 @@ from model.clicks.readers import ClickFormat
 from model.errors import RecipeError
 from model.evaluation.metrics import METRICS
 from model.network.config import EncoderConfig
+from persona.columns import ColumnKind, check_columns
 from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits
@@ -25,7 +26,9 @@ BY_RULE = "default"  # name of the default recipe, which has no file
 
 # How columns are found; the format stands beside them, since clicks have more formats than tables.
 TABLE_FIELDS = tuple(
-    field.name for field in fields(TableOptions) if field.name not in {"format", "columns"}
+    field.name
+    for field in fields(TableOptions)
+    if field.name not in {"format", "columns", "click_columns"}
 )
 
 
@@ -49,6 +52,7 @@ class DataRecipe(_Strict):
     delimiter: str | None = None
     header: bool | None = None
     item_separator: str | None = None
+    columns: dict[str, ColumnKind] = {}  # of clicks, that the encoder reads beside item and time
     name: str = ""  # of the data set, for the model card
     source: str = ""  # where the data set comes from and whom to cite
     licence: str = ""
@@ -59,9 +63,16 @@ class DataRecipe(_Strict):
     remove_seen: bool = False  # whether to rank without the items of the history
     limit: int | None = Field(None, ge=1)  # only the first lines of the file
 
+    @field_validator("columns")
+    @classmethod
+    def _are_columns(cls, columns: dict[str, ColumnKind]) -> dict[str, ColumnKind]:
+        check_columns(columns)
+        return columns
+
     def table(self) -> TableOptions:
         """How to read a table."""
-        return TableOptions(**{name: getattr(self, name) for name in TABLE_FIELDS})
+        given = {name: getattr(self, name) for name in TABLE_FIELDS}
+        return TableOptions(**given, click_columns=tuple(self.columns.items()))
 
     def with_table(self, options: TableOptions) -> Self:
         """The same, with the given options."""

@@ -90,6 +90,7 @@ def train_encoder(
         recipe.encoder.max_length,
         newest_only=training.windows == "newest",
         timed=recipe.encoder.time != "none",
+        columns=recipe.encoder.columns,
     )
     batches = LengthGroupedBatches(
         windows, training.max_batch_tokens, training.max_batch, training.seed

@@ -1,8 +1,9 @@
 """Training windows: every click is a target once, and batches hold windows of similar length."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
+from model.clicks.columns import column_values
 from model.clicks.histories import Histories, Int, length_grouped
+from persona.columns import ClickColumn
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,14 @@ class WindowBatch:
     target_mask: Tensor  # (B, 1 + L) bool, True where there is a target
     times: Tensor | None = None  # (B, L) int64 seconds, of encoders that read time
     gaps: Tensor | None = None  # (B, 1 + L) float32 seconds from each position to its asking
+    columns: tuple[Tensor, ...] = ()  # (B, L) each, of encoders that read columns of clicks
 
     def to(self, device: torch.device) -> "WindowBatch":
         """The batch on a device."""
-        given = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-        return WindowBatch(**{name: tensor.to(device) for name, tensor in given.items()})
+        moved = {
+            name: one.to(device) for name, one in vars(self).items() if isinstance(one, Tensor)
+        }
+        return replace(self, **moved, columns=tuple(one.to(device) for one in self.columns))
 
 
 class Windows(Dataset[WindowBatch]):
@@ -44,9 +50,10 @@ class Windows(Dataset[WindowBatch]):
         max_length: the largest number of clicks that the encoder reads.
         newest_only: whether to use only the newest window of each history.
         timed: whether the encoder reads time.
+        columns: that the encoder reads of clicks.
 
     Raises:
-        DataError: it does, and the clicks have no times.
+        DataError: the clicks have no times, or lack a column, and the encoder reads it.
     """
 
     def __init__(
@@ -56,7 +63,9 @@ class Windows(Dataset[WindowBatch]):
         *,
         newest_only: bool = False,
         timed: bool = False,
+        columns: Mapping[str, ClickColumn] = MappingProxyType({}),
     ) -> None:
+        self._columns = [torch.from_numpy(values) for values in column_values(histories, columns)]
         self._seconds = torch.from_numpy(histories.seconds) if timed else None
         self._items = torch.from_numpy(histories.items.astype(np.int64))
         self._n_items = histories.n_items
@@ -77,18 +86,22 @@ class Windows(Dataset[WindowBatch]):
         key_mask = index[1:] < lengths[:, None]
         target_mask[:, 0] &= self.oldest[windows]
         known = targets != self._n_items  # the encoder never learns to predict "unknown"
+        times, gaps = self._times(where)
+        clicks = torch.from_numpy(where[:, :-1])
         return WindowBatch(
             targets[:, :-1].contiguous(),
             torch.from_numpy(key_mask),
             targets,
             torch.from_numpy(target_mask) & known,
-            *self._times(where),
+            times,
+            gaps,
+            tuple(values[clicks] for values in self._columns),
         )
 
-    def _times(self, where: Int) -> tuple[Tensor, Tensor] | tuple[()]:
+    def _times(self, where: Int) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Times of the clicks, and seconds from each position to its target, at least 1."""
         if self._seconds is None:
-            return ()
+            return None, None
         targets = self._seconds[torch.from_numpy(where)]  # (B, 1 + L)
         times = targets[:, :-1]  # (B, L)
         gaps = (targets[:, 1:] - times).clamp_min(1)

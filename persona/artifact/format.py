@@ -43,6 +43,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from persona.artifact.errors import ArtifactError
+from persona.columns import ClickColumn
 from persona.contract import ItemId
 from persona.features import FeatureColumn
 
@@ -102,7 +103,7 @@ class InputFact(TensorFact):
     the time of asking, (B,).
     """
 
-    carries: str = Field(pattern=r"^(clicks|candidates|query)\.[a-z][a-z0-9_]*$")
+    carries: str = Field(pattern=r"^(clicks|candidates|query)\.[A-Za-z][A-Za-z0-9_]*$")
 
 
 class GraphFact(_Strict):
@@ -112,12 +113,6 @@ class GraphFact(_Strict):
     inputs: list[InputFact]
     outputs: list[TensorFact]
     min_length: int = Field(default=0, ge=0)  # padded length from which the engine may choose it
-
-
-class ColumnFact(_Strict):
-    """A column of texts: graphs receive a text's index in this list; unlisted texts, its length."""
-
-    values: list[str]
 
 
 class FileFact(_Strict):
@@ -180,7 +175,7 @@ class Manifest(_Strict):
     architecture: Architecture
     n_items: int = Field(ge=1)
     graphs: dict[GraphName, GraphFact]
-    columns: dict[str, ColumnFact] = {}  # columns of the clicks that are texts
+    columns: dict[str, ClickColumn] = {}  # of the clicks, besides item and time
     files: dict[str, FileFact]
     training: Facts
     metrics: Facts
@@ -194,7 +189,9 @@ class GoldenPair(_Strict):
 
     history: list[ItemId]
     user_embedding: list[float]
-    columns: dict[str, list[float | str]] = {}  # other columns of the clicks; 0 if absent
+    columns: dict[
+        str, list[float | str | None]
+    ] = {}  # other columns of the clicks; absent: no values
     now: float | None = None  # time of asking; None: the newest click's time
 
 
@@ -210,7 +207,7 @@ class EvaluationCase(_Strict):
 
     history: list[ItemId]
     candidates: list[ItemId] = Field(min_length=2)  # the first was clicked, the others were not
-    columns: dict[str, list[float | str]] = {}  # as in a golden pair
+    columns: dict[str, list[float | str | None]] = {}  # as in a golden pair
     now: float | None = None
 
 

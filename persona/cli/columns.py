@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from persona.columns import ColumnKind, check_columns
 from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -69,6 +70,33 @@ DataOption = Annotated[
 ]
 
 
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="Column of the clicks that the encoder reads: event=category or price=number; may be "
+        "repeated.",
+        rich_help_panel=TABLE,
+    ),
+]
+
+
+def click_columns(words: list[str] | None) -> dict[str, ColumnKind]:
+    """The columns that `--column` names, with their kinds."""
+    kinds: dict[str, ColumnKind] = {kind: kind for kind in get_args(ColumnKind)}
+    found = dict[str, ColumnKind]()
+    for word in words or ():
+        name, _, kind = word.partition("=")
+        if kind not in kinds:
+            raise typer.BadParameter(f"--column {word}: give NAME=category or NAME=number")
+        found[name] = kinds[kind]
+    try:
+        check_columns(found)
+    except ValueError as error:
+        raise typer.BadParameter(f"--column: {error}") from None
+    return found
+
+
 @dataclass(frozen=True)
 class Clicks:
     """The options about the clicks, which complete the recipe's `[data]`."""
@@ -76,11 +104,13 @@ class Clicks:
     path: str | None
     format: str | None
     table: TableOptions
+    columns: dict[str, ColumnKind] = field(default_factory=dict)  # that the encoder reads
 
     def chosen(self, recipe: "Recipe") -> "Recipe":
         """The recipe, with the options in place of its own values."""
         data = recipe.data.with_table(self.table)
-        changed = {} if self.format is None else {"format": self.format}
+        given = {"format": self.format, "columns": self.columns or None}
+        changed = {name: value for name, value in given.items() if value is not None}
         return recipe.model_copy(update={"data": data.model_copy(update=changed)})
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from persona.cli.columns import FormatOption, reads_tables
+from persona.columns import NAME
 from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ def show_commands(file: str, found: "Proposal | None") -> None:
         typer.echo(f"columns: {', '.join(found.columns)}")
     if found and len(found.events) > 1:
         typer.echo(f"events: {', '.join(found.events)}; --where chooses")
+        if found.event and NAME.fullmatch(found.event):
+            told = f"persona train --column {found.event}=category"
+            typer.echo(f"or: without --where, {told} lets the model tell them apart")
     if found and found.rating:
         typer.echo(f"ratings: --rating {found.rating} --min-rating 4 keeps the high ones")
     words = f" {as_words(found.options)}" if found and as_words(found.options) else ""

@@ -15,6 +15,7 @@ from persona.tables.options import TableOptions
 if TYPE_CHECKING:
     from model.evaluation.rankings import Ranker
     from model.report.run_evaluation import Apart, ComparedScorer, RunEvaluation
+    from model.training.recipe import Recipe
     from persona.client import Client
     from persona.engine import Engine
 
@@ -70,7 +71,7 @@ def evaluate(
     console = Console()
     recipe = Clicks(data, format, table).chosen(read_run_recipe(run))
     histories, fact = load_run_data(run, recipe, data)
-    with console.status("ranking"), _served(url, artifact, model) as served:
+    with console.status("ranking"), _served(url, artifact, model, recipe) as served:
         evaluation = evaluate_run(run, fact, split(histories, recipe.data), against, served)
     console.print(_table(evaluation, shown))
     console.print(protocol_text(evaluation), highlight=False, soft_wrap=True)
@@ -107,7 +108,9 @@ def _apart(kind: "Apart") -> str:
 
 
 @contextmanager
-def _served(url: str | None, artifact: Path | None, model: str | None) -> "Iterator[list[Ranker]]":
+def _served(
+    url: str | None, artifact: Path | None, model: str | None, recipe: "Recipe"
+) -> "Iterator[list[Ranker]]":
     """Scorers that rank the recommendations of a service or an artifact."""
     from model.evaluation.rankings import ListRanker
     from persona.client import Client
@@ -118,7 +121,7 @@ def _served(url: str | None, artifact: Path | None, model: str | None) -> "Itera
             found = server.recommend(histories, k, exclude_seen=hides, exact=True, model=model)
             return [(user.items, user.scores) for user in found.users]
 
-        return ListRanker(name, recommend)
+        return ListRanker(name, recommend, recipe.encoder)
 
     with ExitStack() as stack:
         rankers = []

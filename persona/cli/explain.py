@@ -1,11 +1,11 @@
 """`persona explain`: which clicks the model attends to, as a table and a picture."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from persona.artifact.titles import Titles
+    from persona.columns import ClickColumn
     from persona.contract import Embeddings, Floats, ItemId, Recommendations, Result, Scores
     from persona.engine.model import Model
 
@@ -43,6 +44,19 @@ def explain(
             help="Item ids: show the clicks that each one attends to (source-target models)."
         ),
     ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(
+            help="Times of the clicks in seconds, separated by commas, if the model reads time."
+        ),
+    ] = None,
+    now: Annotated[
+        float | None, typer.Option(help="Time of asking in seconds.  [default: the newest click's]")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the clicks: event=view,view,cart; may be repeated."),
+    ] = None,
     next_items: Annotated[
         int | None,
         typer.Option("--next", min=1, help="Show this many recommended items, with reasons."),
@@ -52,6 +66,7 @@ def explain(
 
     Prints the weights of the start token and of every click, for each head. Needs no service. Items
     have the names in the artifact. A star marks unknown items.
+    If the model reads more than the item of a click, give as many values with the other options.
 
         persona explain --history "frontpage,news,news,sports" --output attention.png
     """
@@ -63,7 +78,10 @@ def explain(
         raise typer.BadParameter("--full draws a picture: give --output")
     from persona.engine import Engine
 
-    reader = _Reader(Engine.open(artifacts).registry.find(model), history)
+    found = Engine.open(artifacts).registry.find(model)
+    others = {} if times is None else {"time": _numbers("--times", times.split(","))}
+    others |= dict(_column(word, found.manifest.columns) for word in column or ())
+    reader = _Reader(found, history, others, now)
     if candidates is not None:
         reader.show_candidates(candidates, output)
     elif next_items is not None:
@@ -80,6 +98,8 @@ class _Reader:
 
     model: "Model"
     history: str
+    others: dict[str, list[Any]]  # columns of the clicks beside the item
+    now: float | None  # time of asking
 
     def show_embedding(self, output: Path | None, *, full: bool) -> None:
         """Shows the weights behind the user embedding; `--full` draws all weights."""
@@ -145,8 +165,9 @@ class _Reader:
     def _ask(self, want: "Embeddings | Scores | Recommendations") -> "Result":
         from persona.contract import ITEM_ID, Query
 
-        clicks = item_ids(self.history, self.model.artifact.item_ids)
-        return self.model.run(Query({ITEM_ID: [clicks]}, want)).histories[0]
+        items = item_ids(self.history, self.model.artifact.item_ids)
+        clicks = {name: [values] for name, values in {ITEM_ID: items, **self.others}.items()}
+        return self.model.run(Query(clicks, want, now=[self.now])).histories[0]
 
     @property
     def _title(self) -> str:
@@ -193,6 +214,26 @@ def item_ids(text: str, catalogue: "Sequence[ItemId]") -> "list[ItemId]":
     # If both 7 and "7" are items, the text means the string.
     known = {str(item): item for item in sorted(catalogue, key=lambda item: isinstance(item, str))}
     return [known.get(name, name) for name in named]
+
+
+def _numbers(option: str, texts: Sequence[str]) -> list[float | None]:
+    """The numbers that an option has between its commas; one that is empty is missing."""
+    try:
+        return [float(text) if text.strip() else None for text in texts]
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: numbers with commas between them; {error}") from None
+
+
+def _column(word: str, known: "Mapping[str, ClickColumn]") -> tuple[str, list[Any]]:
+    """A column's name, and its values."""
+    name, _, text = word.partition("=")
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise typer.BadParameter(f"--column {word}: the model reads the columns {names}")
+    values = [value.strip() for value in text.split(",")]
+    if known[name].kind == "number":
+        return name, _numbers(f"--column {name}", values)
+    return name, [value or None for value in values]
 
 
 def _print_clicks(clicks: Sequence[str], weights: "Floats") -> None:

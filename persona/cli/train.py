@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from persona.cli.columns import Clicks, DataOption, FormatOption, reads_tables
+from persona.cli.columns import (
+    Clicks,
+    ColumnOption,
+    DataOption,
+    FormatOption,
+    click_columns,
+    reads_tables,
+)
 from persona.cli.next_step import print_next
 from persona.tables.options import TableOptions
 
@@ -63,6 +70,7 @@ def train(
         ),
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show the progress.")] = True,
+    column: ColumnOption = None,
     *,
     table: TableOptions,
 ) -> None:
@@ -82,12 +90,16 @@ def train(
 
     If the columns have other names (`persona data inspect` finds them):
     persona train --data events.csv --user visitorid --item itemid --output runs/mine
+
+    With what happened at each click, and a price:
+    persona train --data events.csv --column event=category --column price=number --output runs/shop
     """
     # On several devices Lightning starts one process each, and numbers all but the first.
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     given = {"seed": seed, "minutes": minutes}
     changes = {name: value for name, value in given.items() if value is not None}
-    chosen = _Chosen(recipe, start, Clicks(data, format, table), changes)
+    clicks = Clicks(data, format, table, click_columns(column))
+    chosen = _Chosen(recipe, start, clicks, changes)
     try:
         run = _Run(output, chosen, devices or "auto", progress=progress, first=first)
         run.train(gain=gain)
@@ -149,6 +161,7 @@ class _Run:
         """Trains, and reports the result."""
         import logging
 
+        from model.training.columns import with_columns
         from model.training.run import TRAINING, check_split, split, write_json
         from model.training.train import train_encoder
         from model.training.warm_start import initial_weights
@@ -158,6 +171,7 @@ class _Run:
         self._print(_counts(fact))
         parts = split(histories, recipe.data)
         check_split(parts)
+        recipe = with_columns(recipe, parts.train, self.chosen.start)
         weights = carried = None
         if self.chosen.start is not None:
             weights, carried = initial_weights(self.chosen.start, recipe, histories.item_ids)

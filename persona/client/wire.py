@@ -229,10 +229,17 @@ def _listed(options: SimilarOptions) -> dict[str, object]:
 
 def _dump(value: object, what: str, history: int | None = None) -> bytes:
     try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(value, _plain, orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError as error:
         message = f"{what} cannot be written as JSON: {error}"
         raise InvalidRequest(message, history=history) from error
+
+
+def _plain(value: object) -> object:
+    """An array of texts as a list; orjson writes all other arrays itself, NaN as null."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is neither text, a number nor a list")
 
 
 def _rows(columns: Mapping[str, Iterable[object]]) -> Iterator[tuple[bytes, ...]]:

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 from persona.artifact import Artifact, ArtifactError
@@ -12,6 +13,7 @@ from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
 from persona.engine.session import CLICKS, MASK, QUERY, Input
 
+MISSING = (None, "")  # values of categories
 Clicks = Mapping[str, Sequence[Sequence[Any]]]  # column -> one list a history
 
 
@@ -46,7 +48,9 @@ class ClickReader:
         self._places = {
             column: {text: place for place, text in enumerate(fact.values)}
             for column, fact in artifact.manifest.columns.items()
+            if fact.kind == "category"
         }
+        self._numbers = artifact.manifest.columns.keys() - self._places.keys()
         self._reads_now = f"{QUERY}.{TIME}" in _carried(artifact)
 
     def read(self, query: Query) -> list[UsedClicks]:
@@ -54,7 +58,7 @@ class ClickReader:
 
         Raises:
             InvalidRequest: a column has not one value for each click, a limit is passed, or an item
-                is unknown and `unknown_items` is "error".
+                or a category is unknown and `unknown_items` is "error".
         """
         self._check(query)
         return self.used(query, range(len(query.clicks[ITEM_ID])))
@@ -103,6 +107,8 @@ class ClickReader:
         columns: dict[str, array[Any]] = {ITEM_ID: array("q", [rows[at] for at in used])}
         for column in self._others:
             values = self._values(clicks, column, number)
+            if unknown == "error" and values:
+                self._refuse_unknown(clicks[column][number], column, number)
             columns[column] = array(self.typecodes[column], [values[at] for at in used])
         return UsedClicks(
             columns,
@@ -131,13 +137,26 @@ class ClickReader:
             )
         typecode = self.typecodes[column]
         if (places := self._places.get(column)) is not None:
-            return array(typecode, [places.get(str(value), len(places)) for value in values])
+            # A missing category is read as an unknown one.
+            texts = ("" if one is None else str(one) for one in values)
+            return array(typecode, [places.get(text, len(places)) for text in texts])
         try:
+            if column in self._numbers and None in values:
+                values = [nan if one is None else one for one in values]
             # Seconds may come with a fraction where whole ones are read.
             return array(typecode, map(int, values) if typecode == "q" else values)
         except (OverflowError, TypeError, ValueError):
             message = f"history {number}: a value of '{column}' is no number in range"
             raise InvalidRequest(message, history=number) from None
+
+    def _refuse_unknown(self, values: Sequence[Any], column: str, number: int) -> None:
+        places = self._places.get(column)
+        if places is None:
+            return
+        for at, value in enumerate(values):
+            if value not in MISSING and str(value) not in places:
+                message = f"history {number}, click {at}: unknown {column} {value!r:.60}"
+                raise InvalidRequest(message, history=number, click=at)
 
     def _check(self, query: Query) -> None:
         """What a model does not read is ignored: another version of it may read more."""

@@ -247,7 +247,12 @@ class Model:
     def _columns(self, cases: Sequence[GoldenPair | EvaluationCase]) -> dict[str, list[list[Any]]]:
         """The clicks of an artifact's own cases, column by column."""
         clicks: dict[str, list[list[Any]]] = {
-            column: [case.columns.get(column, [0] * len(case.history)) for case in cases]
+            column: [
+                case.columns.get(
+                    column, [None if column in self.manifest.columns else 0] * len(case.history)
+                )
+                for case in cases
+            ]
             for column in self._reader.typecodes
         }
         clicks[ITEM_ID] = [list(case.history) for case in cases]

@@ -37,6 +37,7 @@ class EngineScorer:
             manifest.architecture.width,
             item_type(self.answer([[]])),
             reads_time=manifest.architecture.time != "none",
+            columns={name: column.kind for name, column in manifest.columns.items()},
         )
 
     def score(self, part: Part) -> ScoredPart | Exception:

@@ -5,7 +5,7 @@ The same table is always cut in the same places, so that a run can go on where a
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -37,6 +37,7 @@ class Part:
     ids: list[ItemId | None] = field(default_factory=list)
     histories: CodedHistories = field(default_factory=partial(CodedHistories.joined, ()))
     times: list[Sequence[float]] = field(default_factory=list)  # of their clicks, where kept
+    columns: dict[str, list[Sequence[object]]] = field(default_factory=dict)  # others, likewise
     passed: list[pa.Table] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     pieces: list[CodedHistories] = field(default_factory=list)  # of the histories, until `whole`
@@ -45,10 +46,17 @@ class Part:
     @property
     def asked(self) -> Sequence[History]:
         """The histories as a model is asked for them."""
-        if not self.times:
+        if not self.times and not self.columns:
             return self.histories
-        pairs = zip(self.histories, self.times, strict=True)
-        return [{"items": items, "times": times} for items, times in pairs]
+        return [self._asked(at) for at in range(len(self.histories))]
+
+    def _asked(self, at: int) -> Mapping[str, object]:
+        fields: dict[str, object] = {"items": self.histories[at]}
+        if self.times:
+            fields["times"] = self.times[at]
+        if self.columns:
+            fields["columns"] = {name: values[at] for name, values in self.columns.items()}
+        return fields
 
     @property
     def size(self) -> int:
@@ -72,6 +80,8 @@ class Part:
         self.pieces.append(run.histories[start:end])
         if batch.times is not None:
             self.times += batch.times[start:end]
+        for name, values in batch.columns.items():
+            self.columns.setdefault(name, []).extend(values[start:end])
         self.clicks += int(offsets[end] - offsets[start])
         if batch.passed.num_columns:
             # A slice would travel to another process with the whole table that it lies in.

@@ -1,10 +1,11 @@
 """What scores the parts of a file: a service, processes of this machine, or a Ray cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from persona.columns import ColumnKind
 from persona.contract import UnknownItems
 from persona.results import Encoded, History, Recommended
 from persona.scoring.parts import Part
@@ -39,6 +40,7 @@ class ModelFacts:
     width: int  # numbers of an embedding
     items: str = ""  # Arrow type of the recommended items, where some are wanted
     reads_time: bool = False  # of every click
+    columns: Mapping[str, ColumnKind] = field(default_factory=dict)  # of every click, likewise
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, Unpack
+from typing import TypeVar, Unpack, get_args
 
 import httpx
 
 from persona.client import Client, ConnectionFailed, ModelCard, UnexpectedAnswer
 from persona.client.connection import Options
 from persona.client.http import DEFAULT_URL
+from persona.columns import ColumnKind
 from persona.contract import DeadlineExceeded, ModelNotFound, NotReady, Overloaded
 from persona.scoring.encoding import score_part
 from persona.scoring.parts import Part
@@ -109,6 +110,15 @@ class ServiceScorer:
                 return answer
 
 
+def _columns(card: ModelCard) -> dict[str, ColumnKind]:
+    """The columns of clicks that a model reads; services of earlier versions tell of none."""
+    found, kinds = card.facts.get("columns"), get_args(ColumnKind)
+    columns = found if isinstance(found, dict) else {}
+    if not all(isinstance(one, dict) and one.get("kind") in kinds for one in columns.values()):
+        raise UnexpectedAnswer(f"GET /v1/models: {card.name} has columns of an unknown kind")
+    return {name: one["kind"] for name, one in columns.items()}
+
+
 def _facts(cards: Sequence[ModelCard], plan: Plan) -> ModelFacts:
     """The model that answers."""
     for card in cards:
@@ -118,6 +128,9 @@ def _facts(cards: Sequence[ModelCard], plan: Plan) -> ModelFacts:
                 raise UnexpectedAnswer(f"GET /v1/models: {card.name} has no 'width'")
             architecture = card.facts.get("architecture")
             time = architecture.get("time", "none") if isinstance(architecture, dict) else "none"
-            return ModelFacts(card.name, card.version, checksum, width, reads_time=time != "none")
+            columns = _columns(card)
+            return ModelFacts(
+                card.name, card.version, checksum, width, reads_time=time != "none", columns=columns
+            )
     offered = ", ".join(f"{card.name} version {card.version}" for card in cards) or "no model"
     raise ModelNotFound(f"no {plan.model} version {plan.version}; the service has {offered}")

@@ -8,8 +8,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -145,7 +145,8 @@ def score_file(
     if place.format == "npy" and recommend is not None and not embeddings:
         raise ScoringError(".npy holds embeddings; choose another format for recommended items")
     limit = MaxRejects.of(max_rejects)
-    with closing(scorer), open_table(source, columns, memory=READER_MEMORY) as table:
+    with closing(scorer), ExitStack() as opened:
+        table = opened.enter_context(open_table(source, columns, memory=READER_MEMORY))
         _check_distinct(table, place)
         plan = Plan(
             place.format,
@@ -160,9 +161,11 @@ def score_file(
             exclude_seen,
         )
         facts = scorer.start(plan)
-        if facts.reads_time and not table.timed:
-            message = f"{facts.name} reads the time of every click, and {source} has none"
-            raise ScoringError(f"{message}: a table with one click a row can have a column of it")
+        _check_columns(facts, table, source)
+        if facts.columns:  # which only the model tells; the table is read anew for them
+            opened.close()
+            wanted = replace(columns, click_columns=tuple(facts.columns.items()))
+            table = opened.enter_context(open_table(source, wanted, memory=READER_MEMORY))
         table.keep_times = facts.reads_time
         options = {**asdict(columns), **_options(plan), "part_rows": part_rows}
         run = {"input": table.states, "model": asdict(facts), "options": options}
@@ -239,6 +242,15 @@ def _options(plan: Plan) -> dict[str, Any]:
         for name, value in vars(plan).items()
         if name not in {"id_type", "kept", "model", "version"}
     }
+
+
+def _check_columns(facts: ModelFacts, table: Table, source: str | Path) -> None:
+    needed = ["the time"] if facts.reads_time and not table.timed else []
+    found = table.columns if table.kind == "clicks" else ()
+    needed += [f"the column '{name}'" for name in facts.columns if name not in found]
+    if needed:
+        message = f"{facts.name} reads {needed[0]} of every click, and {source} has none"
+        raise ScoringError(f"{message}: a table with one click a row can have a column of it")
 
 
 def _target(name: str, output_format: FormatName | None, rejects: str | Path | None) -> Target:

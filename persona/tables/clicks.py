@@ -41,7 +41,8 @@ class ClickTable(Table):
         time = options.time or ("time" if layout.has("time") else None)
         self._time = None if time is None else layout.position(time)
         self.timed = self._time is not None
-        records.need(self._user, self._item, self._time, records.rating)
+        self._columns = {name: layout.position(name) for name, _ in options.click_columns}
+        records.need(self._user, self._item, self._time, records.rating, *self._columns.values())
         self._types = records.types() if self.format == "parquet" else []
         self._check_types()
         self._load()
@@ -59,7 +60,7 @@ class ClickTable(Table):
         yield from self.rejects()
         user, seen, waiting = 0, 0, None
         for batch in self.sorted_clicks():
-            names = ("user", "item", *(["time"] if self.keep_times else []))
+            names = ("user", "item", *(["time"] if self.keep_times else []), *self._values())
             clicks = pa.table({name: batch.column(name) for name in names})
             seen += len(clicks)
             clicks = clicks if waiting is None else pa.concat_tables([waiting, clicks])
@@ -82,12 +83,16 @@ class ClickTable(Table):
                 yield Reject(row["row"], row["line"], file, row["user"], row["reason"], text)
 
     def sorted_clicks(self) -> Iterator[Any]:
-        """Arrow batches of `user`, `item` and, if there are times, `time`, users together."""
+        """Arrow batches of `user`, `item` and, if there are times, `time`, users together.
+
+        The columns that the options name are there as `value0` and so on: texts, and numbers.
+        """
         user = self._converted("user", self.id_kind)
         item = self._converted("item", self.item_kind)
         chosen = f"{user} AS user, {item} AS item"
         if self.timed:
             chosen += f", {'exact' if self._exact_times else 'time'} AS time"
+        chosen = ", ".join([chosen, *self._values()])
         order = ", ".join([user, *self._times(), "rowid"])
         sql = f"SELECT {chosen} FROM clicks ORDER BY {order}"
         yield from self._database.batches(sql, SORTED_ROWS)
@@ -115,7 +120,11 @@ class ClickTable(Table):
             if self.keep_times:
                 seconds = (np.asarray(part.column("time")) * self.time_unit_s).tolist()
                 times = [seconds[begin:end] for begin, end in pairwise(at)]
-            yield Batch(numbers, None, ids, histories, nothing, times)
+            columns = dict[str, Sequence[Sequence[object]]]()
+            for name, column in zip(self._columns, self._values(), strict=True):
+                values = part.column(column).to_pylist()
+                columns[name] = [values[begin:end] for begin, end in pairwise(at)]
+            yield Batch(numbers, None, ids, histories, nothing, times, columns)
 
     def _check_types(self) -> None:
         for position in (self._user, self._item) if self._types else ():
@@ -124,7 +133,7 @@ class ClickTable(Table):
     def _load(self) -> None:
         """Parses all rows into two tables of the database, `clicks` and `rejects`."""
         database, sql = self._database, self._parsed()
-        clicks = ", ".join(["user", "item", *self._times()])
+        clicks = ", ".join(["user", "item", *self._times(), *self._values()])
         usable = f"SELECT {clicks} FROM ({sql}) WHERE reason IS NULL"
         user = "(CAST(user AS JSON) ->> '$')" if self.format == "jsonl" else "CAST(user AS VARCHAR)"
         rejects = (
@@ -148,9 +157,10 @@ class ClickTable(Table):
         self._find_types()
 
     def _parsed(self) -> str:
-        """The SQL of user, item and time of each row of `block`, and why it cannot be used."""
+        """The SQL of what is read of each row of `block`, and why it cannot be used."""
         records = self._records
-        values = {"user": self._id(self._user), "item": self._id(self._item)} | self._times()
+        values = {"user": self._id(self._user), "item": self._id(self._item)}
+        values |= self._times() | self._values()
         chosen = ", ".join(f"{sql} AS __{name}" for name, sql in values.items())
         inner = f"SELECT *, {chosen} FROM ({records.sql()}) WHERE {records.kept()}"
         inner = f"SELECT *, CASE {' '.join(self._problems())} END AS __reason FROM ({inner})"
@@ -184,6 +194,23 @@ class ClickTable(Table):
             return {"time": f"epoch_{'ns' if getattr(kind, 'unit', '') == 'ns' else 'us'}({value})"}
         return {"time": f"try_cast({value} AS DOUBLE)"}
 
+    def _values(self) -> dict[str, str]:
+        """The SQL of the clicks' other columns, null where there is no value."""
+        found = dict[str, str]()
+        for number, (name, kind) in enumerate(self._records.options.click_columns):
+            position = self._columns[name]
+            if kind == "category":
+                found[f"value{number}"] = f"nullif({self._records.text(position)}, '')"
+            else:  # pandas writes NaN where there is no number
+                found[f"value{number}"] = f"nullif({self._number(position)}, 'nan'::DOUBLE)"
+        return found
+
+    def _number(self, position: int) -> str:
+        """The SQL of a number, null where the value is none."""
+        text = self._is_text(position)
+        value = self._records.text(position) if text else self._records.value(position)
+        return f"try_cast({value} AS DOUBLE)"
+
     def _problems(self) -> list[str]:
         """The SQL cases that explain why a row is broken."""
         cases = ["WHEN __problem IS NOT NULL THEN __problem"]
@@ -199,6 +226,13 @@ class ClickTable(Table):
             cases += self._unreadable(rating, "try_cast({} AS DOUBLE)", "not a number")
         if self._time is not None:
             cases += self._unreadable(self._time, "__time", "neither a number nor ISO 8601")
+        for name, kind in self._records.options.click_columns:
+            if kind == "number":
+                position = self._columns[name]
+                text, number = self._records.text(position), self._number(position)
+                bad = f"{text} <> '' AND coalesce(isinf({number}), true)"
+                message = f"{literal(name)} || ' ' || chr(39) || {text} || chr(39)"
+                cases.append(f"WHEN {bad} THEN {message} || ' is not a number'")
         return cases
 
     def _unreadable(self, position: int, number: str, kind: str) -> list[str]:

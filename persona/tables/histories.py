@@ -42,6 +42,8 @@ class HistoryTable(Table):
     def __init__(self, records: Records, database: Database) -> None:
         super().__init__(records, database)
         layout, options = records.layout, records.options
+        if options.click_columns:
+            raise TableError(f"{records.name}: only a table with one click a row has their columns")
         records.block_rows = BLOCK_ROWS
         self._history = layout.position(options.history or "history")
         user = options.user or next((name for name in ("id", "user") if layout.has(name)), None)

@@ -147,7 +147,8 @@ def _csv_layout(lines: Sequence[str], options: TableOptions) -> Layout:
     rows = [split(line, delimiter) for line in lines]
     header = options.header
     if header is None:
-        asked = (options.user, options.item, options.time, options.history, options.rating)
+        asked = [options.user, options.item, options.time, options.history, options.rating]
+        asked += [name for name, _ in options.click_columns]
         named = {name for name in asked if name is not None and not name.isdecimal()}
         values = any(VALUE.fullmatch(field.strip()) for field in rows[0])
         header = not values or not named.isdisjoint(header_names(lines[0], delimiter))

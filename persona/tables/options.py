@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from persona.columns import ColumnKind
+
 TableFormat = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[str, ...] = get_args(TableFormat)
 
@@ -23,3 +25,6 @@ class TableOptions:
     header: bool | None = None  # whether the first line names the columns; None: detected
     item_separator: str | None = None  # of histories written as text; None: detected
     columns: tuple[str, ...] = ()  # columns of a history table to pass through
+    click_columns: tuple[
+        tuple[str, ColumnKind], ...
+    ] = ()  # columns of a click table that the model reads

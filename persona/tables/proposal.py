@@ -43,6 +43,7 @@ class Proposal:
     options: TableOptions
     columns: tuple[str, ...]
     events: tuple[str, ...] = ()  # event types in the first rows, frequent ones first
+    event: str | None = None  # the column of event types
     rating: str | None = None  # a column of ratings
 
 
@@ -80,7 +81,8 @@ def _propose(layout: Layout, options: TableOptions) -> Proposal:
     if event and where is None and len(events) > 1:
         where = f"{_plain(event)} = {literal(events[0])}"
     chosen = {"user": user, "item": item, "time": time, "where": where}
-    return Proposal(_completed(options, chosen), layout.columns, events, guess.named("rating"))
+    rating = guess.named("rating")
+    return Proposal(_completed(options, chosen), layout.columns, events, event, rating)
 
 
 def _completed(options: TableOptions, chosen: dict[str, str | None]) -> TableOptions:
@@ -169,7 +171,7 @@ def as_words(options: TableOptions) -> str:
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):
             words.append(option if value else f"--no-{field.name}")
-        elif value is not None and field.name != "columns":
+        elif value is not None and field.name not in {"columns", "click_columns"}:
             words += [option, _quoted(str(value))]
     return " ".join(words)
 

@@ -1,7 +1,7 @@
 """The output of a table: batches of histories, and broken rows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ class Batch:
     histories: Sequence[Sequence[ItemId]]  # oldest to newest
     passed: Any  # Arrow table of passed-through columns
     times: Sequence[Sequence[float]] | None = None  # times of the clicks in seconds, if requested
+    columns: Mapping[str, Sequence[Sequence[object]]] = field(default_factory=dict)  # of the clicks
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from model.clicks.readers import read_clicks
 from model.training.recipe import DataRecipe, Recipe, read_recipe
 from model.training.run import load_data
 from persona.cli.app import app
-from persona.cli.columns import OPTIONS, Clicks
+from persona.cli.columns import OPTIONS, Clicks, click_columns
 from persona.tables import TableOptions
 from tests.small import walks
 
@@ -60,7 +61,8 @@ def test_every_verb_that_reads_clicks_shows_the_same_options(verb: str) -> None:
 
 
 def test_options_recipe_and_library_have_the_same_names() -> None:
-    names = {field.name for field in fields(TableOptions)} - {"format", "columns"}
+    names = {field.name for field in fields(TableOptions)}
+    names -= {"format", "columns", "click_columns"}
     assert set(OPTIONS) == names
     assert names <= set(DataRecipe.model_fields)
 
@@ -111,5 +113,27 @@ def test_inspect_names_kinds_of_events_and_ratings(tmp_path: Path) -> None:
     path.write_text("userId,movieId,rating,type\n1,2,5,view\n1,3,4,buy\n1,4,4,view\n")
     output = invoke("data", "inspect", path)
     assert "events: view, buy; --where chooses" in output
+    assert "or: without --where, persona train --column type=category lets the model" in output
     assert "ratings: --rating rating --min-rating 4 keeps the high ones" in output
     assert "--where \"type = 'view'\"" in output
+
+
+def test_columns_of_clicks_are_named_with_their_kinds() -> None:
+    columns = click_columns(["event=category", "price=number"])
+    assert columns == {"event": "category", "price": "number"}
+    recipe = Recipe(name="x", data=DataRecipe(columns={"event": "category"}))
+    assert Clicks(None, None, TableOptions(), columns).chosen(recipe).data.columns == columns
+    assert Clicks(None, None, TableOptions()).chosen(recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("event", "--column event: give NAME=category or NAME=number"),
+        ("event=text", "--column event=text: give NAME=category or NAME=number"),
+        ("item_id=number", "--column: the column 'item_id' is read anyway"),
+    ],
+)
+def test_a_column_without_a_known_kind_is_refused(word: str, message: str) -> None:
+    with pytest.raises(typer.BadParameter, match=message):
+        click_columns([word])

@@ -15,6 +15,7 @@ from persona.cli.app import app
 from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
 from persona.cli.explain import item_ids
 from persona.engine import Engine
+from persona.results import PooledAttention
 from tests.conftest import random_encoder
 from tests.fences import ROOT
 
@@ -188,3 +189,31 @@ def test_two_kinds_of_pictures_at_once_are_refused(tiny_artifacts: Path, tmp_pat
     result = explain(tiny_artifacts, tmp_path / "a.png", "--history", "", "--full", "--next", "3")
     assert result.exit_code == 2
     assert "give one of --full, --candidates and --next" in result.output
+
+
+def test_a_model_that_reads_time_is_explained_with_times(
+    timed_artifacts: Path, tmp_path: Path
+) -> None:
+    options = ["--history", "item 1,item 2", "--times", "100,160", "--now", "4000"]
+    result = explain(timed_artifacts, tmp_path / "a.png", *options)
+    assert result.exit_code == 0, result.output
+    history = {"items": ["item 1", "item 2"], "times": [100, 160], "now": 4000}
+    (user,) = Engine.open(timed_artifacts).encode([history], attention="pooled").users
+    assert isinstance(user.attention, PooledAttention)
+    expected = [user.attention.start, *user.attention.weights.T]
+    np.testing.assert_allclose(weights_of(result.output), expected, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--times", "100"], "history 0 has 2 items and 1 values of 'time'"),
+        (["--times", "100,noon"], "--times: numbers with commas between them"),
+    ],
+)
+def test_times_that_do_not_fit_are_refused(
+    timed_artifacts: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    words = ["--history", "item 1,item 2", *options]
+    result = explain(timed_artifacts, tmp_path / "a.png", *words)
+    assert message in f"{result.output}{result.exception}"

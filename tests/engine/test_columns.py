@@ -13,7 +13,6 @@ from onnx import TensorProto, helper
 from persona.artifact.format import (
     GOLDEN,
     MANIFEST,
-    ColumnFact,
     Golden,
     GoldenPair,
     GraphFact,
@@ -23,6 +22,7 @@ from persona.artifact.format import (
 )
 from persona.artifact.writing import write_manifest
 from persona.client import Client
+from persona.columns import ClickColumn
 from persona.contract import ITEM_ID, Embeddings, InvalidRequest, Query
 from persona.engine import Engine
 from tests.serving import serving
@@ -99,7 +99,7 @@ def timed(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Engi
 def eventful(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an artifact that reads a column of texts, `event`."""
     root = tmp_path_factory.mktemp("eventful")
-    columns = {"event": ColumnFact(values=EVENTS)}
+    columns = {"event": ClickColumn(values=tuple(EVENTS))}
     return summing(tiny_artifact, root, "event", "INT64", ["7", "new"], columns=columns)
 
 
@@ -155,7 +155,9 @@ def test_a_request_gives_columns_by_name(eventful: Path) -> None:
         refused: dict[str, Any] = {
             "history 0 has 1 items and 0 values of 'event', which model 'tiny' reads of every": {},
             "history 0 has 1 items and 2 values of 'event'": {"event": ["cart", "cart"]},
-            "history 0, columns, 0: expected a string or a number, got true": {"event": [True]},
+            "history 0, columns, 0: expected a string, a number or null, got true": {
+                "event": [True]
+            },
             "columns: 'time' has a field of its own": {"time": [1]},
             "history 0, columns: expected an object of at most 8 lists": nine,
         }

@@ -1,5 +1,7 @@
 """Ranks from lists of recommended items equal those from all scores."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -33,9 +35,9 @@ class Distinct:
 def listing(scorer: Distinct) -> ListRanker:
     """A service that recommends what the scorer scores highest."""
 
-    def recommend(rows: list[list[str | int]], k: int, hides: bool) -> list[Answer]:
+    def recommend(rows: list[Any], k: int, hides: bool) -> list[Answer]:
         answers: list[Answer] = []
-        asked = of(*rows, n_items=N_ITEMS)  # type: ignore[arg-type]  # these ids are their rows
+        asked = of(*rows, n_items=N_ITEMS)  # these ids are their rows
         for row, scores in zip(rows, scorer.scores(asked), strict=True):
             order = [item for item in np.argsort(-scores).tolist() if not hides or item not in row]
             answers.append((order[:k], scores[order[:k]]))

@@ -19,29 +19,31 @@ ARROWS = {
     "persona.results": "persona.contract",
     "persona.features": "persona.contract",
     "persona.coded": "persona.contract",
-    "persona.artifact": "persona.contract persona.features",
-    "persona.engine": "persona.contract persona.coded persona.results persona.artifact",
+    "persona.columns": "",
+    "persona.artifact": "persona.contract persona.columns persona.features",
+    "persona.engine": "persona.contract persona.coded persona.columns persona.results"
+    " persona.artifact",
     "persona.client": "persona.contract persona.results",
-    "persona.tables": "persona.contract persona.coded",
+    "persona.tables": "persona.contract persona.coded persona.columns",
     "persona.cpus": "",
     "persona.colours": "",
-    "persona.scoring": "persona.contract persona.coded persona.results persona.tables"
-    " persona.client persona.artifact persona.engine persona.cpus",
+    "persona.scoring": "persona.contract persona.coded persona.columns persona.results"
+    " persona.tables persona.client persona.artifact persona.engine persona.cpus",
     "persona.cli": "persona service model export",
     "persona": "persona",
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
     " service.visit service.health"
-    " persona.contract persona.artifact persona.engine",
+    " persona.contract persona.columns persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
-    "model.clicks": "model.errors persona.contract persona.tables",
-    "model.network": "model.errors",
+    "model.clicks": "model.errors persona.contract persona.columns persona.tables",
+    "model.network": "model.errors persona.columns",
     "model.evaluation": "model.errors model.clicks model.network",
     "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
-    " persona.tables",
+    " persona.columns persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
-    "model": "persona.contract persona.tables",
-    "export": "model persona.contract persona.artifact persona.engine persona.features"
-    " persona.colours",
+    "model": "persona.contract persona.columns persona.tables",
+    "export": "model persona.contract persona.columns persona.artifact persona.engine"
+    " persona.features persona.colours",
 }
 # Who may import a library. One that is not listed is not imported at all.
 LIBRARIES = {

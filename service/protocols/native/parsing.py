@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from persona.columns import MAX_COLUMNS
 from persona.contract import (
     ITEM_ID,
     TIME,
@@ -53,9 +54,12 @@ def structure_of(settings: Settings) -> Structure:
     histories = settings.max_histories
     fields = 16  # of the request itself, with a reserve
     return Structure(
-        values=settings.max_items + 14 * histories + fields,  # values of columns count as items do
-        fields=13 * histories + fields,  # "id", "items", "times", "now", "columns", 8 columns
-        containers=13 * histories + fields,  # a history, its candidates, and most of these
+        # Values of columns count as items do.
+        values=settings.max_items + (MAX_COLUMNS + 6) * histories + fields,
+        # "id", "items", "times", "now", "columns" and the columns
+        fields=(MAX_COLUMNS + 5) * histories + fields,
+        # a history, its candidates, and most of these
+        containers=(MAX_COLUMNS + 5) * histories + fields,
     )
 
 
@@ -178,8 +182,10 @@ _EXPECTED: dict[tuple[str | type[int], ...], str] = {
     ("histories", int, "times"): "a list of seconds",
     ("histories", int, "times", int): _SECONDS,
     ("histories", int, "now"): _SECONDS,
-    ("histories", int, "columns", int): "a string or a number",
-    ("histories", int, "columns"): "an object of at most 8 lists of strings and numbers",
+    ("histories", int, "columns", int): "a string, a number or null",
+    ("histories", int, "columns"): (
+        f"an object of at most {MAX_COLUMNS} lists of strings and numbers"
+    ),
     ("histories", int, int): _ID,
     ("candidates",): "a list of item ids or a list of such lists",
     ("candidates", int): _ID,

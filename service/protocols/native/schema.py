@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from persona.artifact.format import Architecture, Example, Facts
+from persona.columns import MAX_COLUMNS, ClickColumn
 from persona.contract import AttentionDetail, UnknownItems
 from service.protocols.validation import Seconds
 
@@ -18,7 +19,7 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63, json_schema_extra={"format
 # left_to_right: JSON types distinguish the kinds; trying all of them to choose the best takes
 # twice as long.
 Id = Annotated[str | Integer, Field(union_mode="left_to_right")]
-Value = Annotated[str | Integer | Seconds, Field(union_mode="left_to_right")]
+Value = Annotated[str | Integer | Seconds | None, Field(union_mode="left_to_right")]
 # Most lists contain only strings; trying this first takes a fifth less time.
 _Strings = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Id], Field(fail_fast=True)]
@@ -48,8 +49,8 @@ class NamedHistory(_Strict):
     columns: Annotated[
         dict[str, Annotated[list[Value], Field(fail_fast=True)]] | None,
         Field(
-            description="further columns of the clicks, by name; for models that read them",
-            max_length=8,
+            description="further columns of the clicks, for models that read them; null: no value",
+            max_length=MAX_COLUMNS,
         ),
     ] = None
 
@@ -296,6 +297,9 @@ class ModelCard(BaseModel):
     width: int
     max_length: int
     architecture: Architecture
+    columns: dict[str, ClickColumn] = Field(
+        default={}, description="of every click, that the model reads beside item and time"
+    )
     metrics: Facts
     examples: list[Example]  # example histories
 

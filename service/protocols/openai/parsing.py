@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona.contract import ITEM_ID, TIME, Embeddings, InvalidRequest, ItemId, Query
+from persona.engine.model import Model
 from service.protocols.openai.schema import EmbeddingsRequest
 from service.protocols.structure import Structure
 from service.settings import Settings
@@ -24,6 +25,17 @@ def embeddings_query(body: EmbeddingsRequest, settings: Settings) -> Query:
         clicks[TIME] = body.times
     want = Embeddings(body.attention)
     return Query(clicks, want, name, version, body.unknown_items, now=body.now or ())
+
+
+def refuse_columns(model: Model) -> None:
+    """Refuses a model that reads columns of clicks, which a request of this protocol has not.
+
+    Raises:
+        InvalidRequest: it does.
+    """
+    if columns := model.manifest.columns:
+        message = f"model '{model.manifest.name}' reads {', '.join(columns)} of every click"
+        raise InvalidRequest(f"{message}, for which this API has no place; use /v1/encode", "model")
 
 
 def structure_of(settings: Settings) -> Structure:

@@ -11,7 +11,12 @@ from service.protocols.exchange import Answer, Headers, Receive, accept, answere
 from service.protocols.native.rendering import model_object
 from service.protocols.native.schema import ModelObject
 from service.protocols.openai.errors import answer_to
-from service.protocols.openai.parsing import embeddings_query, model_and_version, structure_of
+from service.protocols.openai.parsing import (
+    embeddings_query,
+    model_and_version,
+    refuse_columns,
+    structure_of,
+)
 from service.protocols.openai.rendering import render_embeddings
 from service.protocols.openai.schema import (
     EmbeddingsRequest,
@@ -42,6 +47,7 @@ class EmbeddingsVerb:
                 structure_of(service.settings).check(raw)
             body = validate(_BODY, raw, _KINDS)
             query = embeddings_query(body, service.settings)
+            refuse_columns(service.engine().registry.find(query.model, query.version))
             results = await ask(service, query, deadline, receive)
             return Answer(render_embeddings(body, results))
         except PersonaError as error:

@@ -23,6 +23,7 @@ from persona.contract import (
 )
 from persona.engine.model import Model
 from service.protocols.structure import SMALL_BYTES, Structure
+from service.protocols.v2.columns import check_column, column_values
 from service.protocols.v2.schema import MAX_TENSORS, InferRequest, RequestedOutput
 from service.protocols.v2.tensors import Values, read_tensors
 from service.protocols.validation import shown, validate
@@ -31,6 +32,7 @@ from service.settings import Settings
 ITEM_IDS, KEY_MASK, LENGTHS = "item_ids", "key_mask", "lengths"
 TIMES, ASKED = "times", "asked"  # of models that read time
 INPUTS = (ITEM_IDS, KEY_MASK, LENGTHS, TIMES, ASKED)
+COLUMN = "column_"  # and the name of a column of clicks, of models that read it
 EMBEDDING = "user_embedding"
 ATTENTION: Mapping[str, AttentionDetail] = {
     "attention_pooled": "pooled",
@@ -87,7 +89,8 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
         structure_of(settings).check(text)
     body = validate(_BODY, text)
     inputs = read_tensors(body.inputs, b"" if json_bytes is None else raw[json_bytes:])
-    clicks = _clicks(inputs, settings.max_histories)
+    columns_read = model.manifest.columns
+    clicks = _clicks(inputs, settings.max_histories, list(columns_read))
     if (n := len(clicks.values)) > settings.max_items:
         raise InvalidRequest(f"the request has {n:,} clicks, limit {settings.max_items:,}")
     items = _item_ids(clicks.values, body, model)
@@ -96,6 +99,11 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
     columns: dict[str, list[Sequence[Any]]] = {ITEM_ID: [items[start:end] for start, end in spans]}
     if (times := _times(inputs, clicks)) is not None:
         columns[TIME] = [times[start:end] for start, end in spans]
+    for name, column in columns_read.items():
+        if (tensor := inputs.get(f"{COLUMN}{name}")) is not None:
+            check_column(f"{COLUMN}{name}", tensor, column, inputs[ITEM_IDS].shape)
+            values = column_values(f"{COLUMN}{name}", _flattened(tensor, clicks), column)
+            columns[name] = [values[start:end] for start, end in spans]
     outputs = body.outputs or _DEFAULT_OUTPUTS
     unknown_items = _unknown_items(body)
     attention = _attention(outputs)
@@ -113,14 +121,17 @@ def parse(raw: bytes, json_bytes: int | None, model: Model, settings: Settings) 
     return Inference(body, clicks, outputs, query)
 
 
-def _clicks(inputs: Mapping[str, Values], max_histories: int) -> Clicks:
-    if unknown := inputs.keys() - set(INPUTS):
+def _clicks(inputs: Mapping[str, Values], max_histories: int, columns: Sequence[str]) -> Clicks:
+    known = (*INPUTS, *(f"{COLUMN}{name}" for name in columns))
+    if unknown := inputs.keys() - set(known):
         names = ", ".join(sorted(name[:60] for name in unknown))
-        raise InvalidRequest(f"unknown inputs: {names}; known: {', '.join(INPUTS)}")
+        raise InvalidRequest(f"unknown inputs: {names}; known: {', '.join(known)}")
     if (values := inputs.get(ITEM_IDS)) is None:
         raise InvalidRequest(f"input '{ITEM_IDS}' is missing")
     if values.dtype == np.bool_:
         raise InvalidRequest(f"input '{ITEM_IDS}' has datatype BOOL, not INT64, INT32 or BYTES")
+    if values.dtype.kind == "f":
+        raise InvalidRequest(f"input '{ITEM_IDS}' has datatype FP32, not INT64, INT32 or BYTES")
     lengths = inputs.get(LENGTHS)
     counted = values if lengths is None else lengths
     if len(counted) > max_histories:
@@ -144,8 +155,13 @@ def _times(inputs: Mapping[str, Values], clicks: Clicks) -> list[int] | None:
         raise InvalidRequest(
             f"input '{TIMES}' must be INT64 of shape {list(shape)}, as '{ITEM_IDS}'"
         )
-    of_clicks: list[int] = (times.ravel() if clicks.mask is None else times[clicks.mask]).tolist()
+    of_clicks: list[int] = _flattened(times, clicks).tolist()
     return of_clicks
+
+
+def _flattened(values: Values, clicks: Clicks) -> Values:
+    """The values of the clicks, one history behind the other."""
+    return values.ravel() if clicks.mask is None else values[clicks.mask]
 
 
 def _asked(inputs: Mapping[str, Values], n_histories: int) -> list[int]:

@@ -5,6 +5,7 @@ import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
+    "FP32": np.dtype("<f4"),
     "BYTES": np.dtype(np.object_),  # of str
 }
-TYPECODES = {"BOOL": "b", "INT32": "i", "INT64": "q"}  # of the same, as arrays of this machine
-IN_JSON: Mapping[str, set[type]] = {"BOOL": {bool}, "BYTES": {str}}  # all others are integers
+# Of the same, as arrays of this machine.
+TYPECODES = {"BOOL": "b", "INT32": "i", "INT64": "q", "FP32": "f"}
+# All others are integers.
+IN_JSON: Mapping[str, set[type]] = {"BOOL": {bool}, "BYTES": {str}, "FP32": {int, float, NoneType}}
 
 Values = NDArray[Any]
 
@@ -68,6 +72,8 @@ def _from_json(tensor: InputTensor) -> Values:
     dtype = DTYPES[tensor.datatype]
     if tensor.datatype == "BYTES":
         return np.array(flat, dtype)
+    if NoneType in kinds:  # JSON has no NaN
+        flat = [math.nan if value is None else value for value in flat]
     try:  # an array takes integers from a list in a third of the time that NumPy needs
         return np.frombuffer(array(TYPECODES[tensor.datatype], flat), dtype)
     except OverflowError:
