@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.titles import ForPeople
-from export.write import Description, write_artifact
+from export.write import Description, ItemProjection, write_artifact
 from model.clicks.histories import Histories
 from model.errors import DataError
+from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
+from model.training.features import read_columns
 from model.training.recipe import BY_RULE, Recipe
 from model.training.run import (
     DATA,
@@ -22,6 +25,7 @@ from model.training.train import load_encoder
 from persona.artifact.format import Facts, check_name
 from persona.artifact.reading import Artifact, open_artifact
 from persona.contract import ItemId
+from persona.features import FeatureColumn
 
 
 def export_run(
@@ -66,8 +70,17 @@ def export_run(
         metrics=carried_metrics(run),
         index_for=_clicks(run, recipe, item_ids, data) if index else None,
         for_people=for_people,
+        features=_projection(encoder, read_columns(run)),
     )
     return open_artifact(write_artifact(encoder, item_ids, about, root))
+
+
+def _projection(encoder: UserEncoder, columns: Sequence[FeatureColumn]) -> ItemProjection | None:
+    table = encoder.item_embedding
+    if not isinstance(table, ItemTable):
+        return None
+    matrix, learned = (part.detach().numpy() for part in (table.projection, table.learned[:-1]))
+    return ItemProjection(columns, matrix, learned)
 
 
 def carried_metrics(run: Path) -> Facts:
