@@ -111,9 +111,7 @@ def held_out(recipe: Recipe, data: Path, seed: int) -> ColdItems:
     parts = split(replace(histories, item_ids=ids, items=place[histories.items]), recipe.data)
     validation = parts.validation
     warm = np.flatnonzero(validation.targets < n_warm)
-    cases = Cases(
-        without_cold(validation.histories.select(warm), n_warm), validation.targets[warm]
-    )
+    cases = Cases(without_cold(validation.histories.select(warm), n_warm), validation.targets[warm])
     train = Split(without_cold(parts.train, n_warm), cases, cases)
     return ColdItems(recipe, train, parts.test, parts.train)
 

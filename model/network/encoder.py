@@ -489,7 +489,6 @@ class UserEncoder(nn.Module):
         """Score of every item by the tied table, (..., D) to (..., n_items)."""
         return user_embedding @ self.item_embedding.weight[: self.n_items].mT
 
-
     def with_plain_table(self) -> "UserEncoder":
         """The same encoder, the vectors of its items written out as an `nn.Embedding`."""
         plain, table = UserEncoder(self.config, self.n_items), "item_embedding."

@@ -113,7 +113,7 @@ class TrainingRecipe(_Strict):
 class ItemsRecipe(_Strict):
     """Features of items, of which their vectors are made."""
 
-    path: str  # `--items` overrides it
+    path: str = ""  # `--items` overrides it
     categories: tuple[str, ...] = ()  # columns whose numbers are names
     drop: float = Field(0.2, ge=0, lt=1)  # share of the learned parts that training leaves out
     penalty: float = Field(0.01, ge=0)  # in the loss, of the mean square length of learned parts

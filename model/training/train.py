@@ -31,6 +31,7 @@ from model.training.recipe import Recipe, TrainingRecipe
 from model.training.run import check_split
 from model.training.time_limit import TimeLimit
 from model.training.windows import LengthGroupedBatches, WindowBatch, Windows
+from persona.contract import Floats
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -64,7 +65,7 @@ def train_encoder(
     progress: bool = True,
     devices: int | Literal["auto"] = "auto",
     weights: Mapping[str, Tensor] | None = None,
-    features: Tensor | None = None,
+    features: Floats | None = None,
 ) -> TrainingResult:
     """Trains into the folder `run`, and resumes from its last checkpoint if there is one.
 
@@ -211,11 +212,11 @@ def _best(run: Path, callback: ModelCheckpoint) -> tuple[int, float]:
     return int(checkpoint["epoch"]) + 1, float(score)
 
 
-def new_encoder(recipe: Recipe, n_items: int, features: Tensor | None) -> UserEncoder:
+def new_encoder(recipe: Recipe, n_items: int, features: Floats | None) -> UserEncoder:
     """A random encoder, whose items have features, (n_items, F), where the recipe says so."""
     table = None
     if recipe.items is not None and features is not None:
-        table = ItemTable(features, recipe.encoder.width, recipe.items.drop)
+        table = ItemTable(torch.from_numpy(features), recipe.encoder.width, recipe.items.drop)
     return UserEncoder(recipe.encoder, n_items, table)
 
 

@@ -14,10 +14,12 @@ from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
     from model.clicks.histories import Histories, Split
+    from model.clicks.item_features import ItemFeatures
     from model.training.recipe import Recipe
     from model.training.run import DataFact
     from model.training.train import TrainingResult
     from model.training.warm_start import Carried, Gain
+    from persona.contract import Floats
 
 
 @reads_tables
@@ -30,6 +32,13 @@ def train(
         ),
     ] = None,
     data: DataOption = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features of the items, in place of the recipe's `items.path`: Parquet, JSON "
+            "Lines or CSV with a column item_id."
+        ),
+    ] = None,
     format: FormatOption = None,  # noqa: A002  # the name of the option
     seed: Annotated[
         int | None,
@@ -80,6 +89,9 @@ def train(
     Tonight's clicks, from yesterday's run:
     persona train --from runs/monday --data tuesday.csv --output runs/tuesday
 
+    With what is known of the items, so that new ones need no training:
+    persona train --data clicks.csv --items items.csv --output runs/mine
+
     With columns of other names, which `persona data inspect` finds:
     persona train --data events.csv --user visitorid --item itemid --output runs/mine
     """
@@ -87,7 +99,7 @@ def train(
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     given = {"seed": seed, "minutes": minutes}
     changes = {name: value for name, value in given.items() if value is not None}
-    chosen = _Chosen(recipe, start, Clicks(data, format, table), changes)
+    chosen = _Chosen(recipe, start, Clicks(data, format, table), items, changes)
     try:
         run = _Run(output, chosen, devices or "auto", progress=progress, first=first)
         run.train(gain=gain)
@@ -105,12 +117,13 @@ class _Chosen:
     recipe: Path | None
     start: Path | None
     clicks: Clicks
+    items: Path | None  # file of their features
     changes: dict[str, float]  # of `training`
 
     def read(self) -> "tuple[Recipe, Histories, DataFact]":
         """The recipe, by default that of the earlier run or one made by rule, and the clicks."""
         from model.training.default_recipe import default_recipe
-        from model.training.recipe import BY_RULE, Recipe, read_recipe
+        from model.training.recipe import BY_RULE, ItemsRecipe, Recipe, read_recipe
         from model.training.run import load_data, load_run_data, read_run_recipe
 
         clicks = self.clicks
@@ -125,7 +138,8 @@ class _Chosen:
             histories, fact = load_data(recipe, clicks.path)
             recipe = default_recipe(histories, recipe.data)
         training = recipe.training.model_copy(update=self.changes)
-        return recipe.model_copy(update={"training": training}), histories, fact
+        of_items = recipe.items or (ItemsRecipe() if self.items else None)
+        return recipe.model_copy(update={"training": training, "items": of_items}), histories, fact
 
     def source(self, recipe: "Recipe") -> str:
         """Where the clicks are."""
@@ -133,6 +147,15 @@ class _Chosen:
 
         earlier = "" if self.start is None or self.recipe is not None else source_of(self.start)
         return self.clicks.path or earlier or recipe.data.path
+
+    def items_source(self, recipe: "Recipe") -> str:
+        """Where the features of the items are; "" if none are read."""
+        from model.training.run import source_of
+
+        if recipe.items is None:
+            return ""
+        earlier = self.start is not None and self.recipe is None and source_of(self.start, "items")
+        return str(self.items or earlier or recipe.items.path)
 
 
 @dataclass(frozen=True)
@@ -149,6 +172,7 @@ class _Run:
         """Trains, and says what came of it."""
         import logging
 
+        from model.training.features import load_features
         from model.training.run import TRAINING, check_split, split, write_json
         from model.training.train import train_encoder
         from model.training.warm_start import initial_weights
@@ -158,11 +182,14 @@ class _Run:
         self._print(_counts(fact))
         parts = split(histories, recipe.data)
         check_split(parts)
+        start, item_ids = self.chosen.start, histories.item_ids
+        items = load_features(recipe, self.chosen.items_source(recipe), item_ids, start)
+        features = None if items is None else items.matrix
         weights = carried = None
-        if self.chosen.start is not None:
-            weights, carried = initial_weights(self.chosen.start, recipe, histories.item_ids)
+        if start is not None:
+            weights, carried = initial_weights(start, recipe, item_ids, features)
             self._print(_carried(carried))
-        self._begin(recipe, histories, fact)
+        self._begin(recipe, histories, fact, items)
         result = train_encoder(
             recipe,
             parts,
@@ -170,20 +197,31 @@ class _Run:
             progress=self.progress,
             devices=self.devices,
             weights=weights,
+            features=features,
         )
         if self.first:
             write_json(self.output / TRAINING, asdict(result))
         self._print(_summary(result))
         if carried is not None:
-            self._compare(recipe, parts, result, carried, gain=gain)
+            self._compare(recipe, parts, result, carried, features, gain=gain)
         print_next(Console(quiet=not self.first), "evaluate", self.output)
 
-    def _begin(self, recipe: "Recipe", histories: "Histories", fact: "DataFact") -> None:
+    def _begin(
+        self,
+        recipe: "Recipe",
+        histories: "Histories",
+        fact: "DataFact",
+        items: "ItemFeatures | None",
+    ) -> None:
+        from model.training.features import keep_columns
         from model.training.run import begin, remember_source
 
         if self.first:
             begin(self.output, recipe, histories, fact)
-            remember_source(self.output, self.chosen.source(recipe))
+            if items is not None:
+                keep_columns(self.output, items)
+            source, of_items = self.chosen.source(recipe), self.chosen.items_source(recipe)
+            remember_source(self.output, source, of_items)
 
     def _compare(
         self,
@@ -191,6 +229,7 @@ class _Run:
         parts: "Split",
         result: "TrainingResult",
         carried: "Carried",
+        features: "Floats | None",
         *,
         gain: bool,
     ) -> None:
@@ -199,7 +238,9 @@ class _Run:
         found = None
         if gain and self.devices in {1, "auto"} and self.first:
             self._print("from nothing, to compare:")
-            found = measure_gain(recipe, parts, self.output, result, progress=self.progress)
+            found = measure_gain(
+                recipe, parts, self.output, result, progress=self.progress, features=features
+            )
             self._print(_gain(found))
         if self.first:
             write_start(self.output, carried, found)

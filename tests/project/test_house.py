@@ -32,13 +32,13 @@ ARROWS = {
     " service.visit service.health"
     " persona.contract persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
-    "model.clicks": "model.errors persona.contract persona.tables",
+    "model.clicks": "model.errors persona.contract persona.features persona.tables",
     "model.network": "model.errors",
     "model.evaluation": "model.errors model.clicks model.network",
     "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
-    " persona.tables",
+    " persona.features persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
-    "model": "persona.contract persona.tables",
+    "model": "persona.contract persona.features persona.tables",
     "export": "model persona.contract persona.artifact persona.engine persona.features",
 }
 # Who may import a library. One that is not listed is not imported at all.
