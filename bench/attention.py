@@ -32,7 +32,8 @@ from model.clicks.histories import Cases, Histories, Split, pad
 from model.evaluation.metrics import Estimate, evaluate_scorer
 from model.evaluation.scorer import EncoderScorer
 from model.network.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
-from model.network.encoder import AttentionKind, EncoderConfig, UserEncoder
+from model.network.config import AttentionKind, EncoderConfig
+from model.network.encoder import UserEncoder
 from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
 from model.training.run import begin, load_data, split
 from model.training.train import load_encoder, train_encoder

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from bench.loads import CATALOGUE, MAX_LENGTH, item_ids
 from export.write import Description, write_artifact
-from model.network.encoder import EncoderConfig, UserEncoder, take
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
+from model.network.sequence import take
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import GOLDEN, ITEM_EMBEDDINGS, ITEM_IDS, MANIFEST, Golden, Manifest
 from persona.artifact.writing import write_manifest

@@ -16,7 +16,7 @@ from bench.results import record, record_table
 from model.clicks.histories import Int
 from model.evaluation.metrics import Metrics, compare, evaluate_scorer
 from model.evaluation.scorer import EncoderScorer
-from model.network.encoder import EncoderConfig, Pooling
+from model.network.config import EncoderConfig, Pooling
 from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
 from model.training.run import load_data, split
 from model.training.train import load_encoder, train_encoder

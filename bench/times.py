@@ -19,7 +19,8 @@ from bench.results import record, record_table
 from bench.trained import mean, seeded, trained
 from export.graphs import export_graphs
 from model.evaluation.metrics import Comparison, Evaluation, compare_gains, gains
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from model.network.time import TIME_KINDS, TimeKind
 from model.training.recipe import Recipe
 

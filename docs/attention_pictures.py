@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from model.network.attention import mask_from_lengths, masked_softmax, sequence_mask
-from model.network.encoder import EncoderConfig, MaskedSequence
+from model.network.config import EncoderConfig
+from model.network.sequence import MaskedSequence
 from persona.cli.explain import explain
 from persona.colours import ABOVE, FORBIDDEN, INK, PALE
 

@@ -19,7 +19,8 @@ from onnx.utils import Extractor
 from torch import Tensor, nn
 
 from export.served import LONG_PIECES, ServedEncoder, can_rearrange
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from persona.artifact.format import (
     ITEM_EMBEDDINGS,
     WEIGHTS,

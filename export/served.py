@@ -30,7 +30,11 @@ from export.operators import (
     turn,
 )
 from model.network.attention import Attention, Rotation, sequence_mask
-from model.network.encoder import Block, Candidates, EncoderConfig, MaskedSequence, UserEncoder
+from model.network.block import Block
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
+from model.network.reading import Candidates
+from model.network.sequence import MaskedSequence
 from model.network.time import Clock
 
 LONG_PIECES = 6  # of the queries of a long history

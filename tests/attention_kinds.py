@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from model.network.attention import NORMALISATIONS, SIMILARITIES, Normalisation, Similarity
-from model.network.encoder import AttentionKind, EncoderConfig
+from model.network.config import AttentionKind, EncoderConfig
 
 KINDS: tuple[AttentionKind, ...] = ("self", "source_target")
 

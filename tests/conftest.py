@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from export.write import Description, ItemProjection, write_artifact
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from persona.contract import Floats
 from persona.features import FeatureColumn, width_of
 

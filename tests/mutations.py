@@ -24,6 +24,7 @@ class Mutation(NamedTuple):
 
 
 ATTENTION, ENCODER = "model/network/attention.py", "model/network/encoder.py"
+BLOCK, SEQUENCE = "model/network/block.py", "model/network/sequence.py"
 GRAPHS, SERVED = "export/graphs.py", "export/served.py"
 IN_ATTENTION, IN_ENCODER = "tests/model/test_attention.py", "tests/model/test_encoder.py"
 SELECT = "x.masked_fill(~mask, masked)"
@@ -81,7 +82,7 @@ MUTATIONS = [
     ),
     Mutation(
         "2: no query mask after a block",
-        ENCODER,
+        BLOCK,
         AFTER_BLOCK,
         "return self._finish(asked, context), weights",
         f"{IN_ENCODER} -k after_every_block",
@@ -102,21 +103,21 @@ MUTATIONS = [
     ),
     Mutation(
         "3: a length in place of the mask",
-        ENCODER,
+        SEQUENCE,
         "self.key_mask = F.pad(key_mask, (1, 0), value=True)",
         "self.key_mask = torch.arange(key_mask.shape[1] + 1) <= key_mask.sum(1)[:, None]",
         f"{IN_ENCODER} -k never_move",
     ),
     Mutation(
         "4: positions counted over the padded row",
-        ENCODER,
+        SEQUENCE,
         "self.positions = counted - 1",
         "self.positions = torch.ones_like(counted).cumsum(1).clamp_max(13) - 1",
         f"{IN_ENCODER} -k never_move",
     ),
     Mutation(
         "4: positions counted back from the newest click",
-        ENCODER,
+        SEQUENCE,
         "self.positions = counted - 1",
         "self.positions = (self.key_mask.sum(1, keepdim=True) - counted) * self.key_mask",
         f"{IN_ENCODER} -k at_that_moment",

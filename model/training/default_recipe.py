@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from model.clicks.histories import Histories
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.training.recipe import BY_RULE, DataRecipe, Recipe, TrainingRecipe
 
 STEPS = 10_000  # of a whole run; ml-1m stops improving earlier

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.network.encoder import UserEncoder, take
+from model.network.encoder import UserEncoder
 from model.network.item_table import ItemTable
+from model.network.sequence import take
 from model.network.time import Clock
 from model.training.next_click_loss import next_click_loss, sampled_next_click_loss
 from model.training.windows import WindowBatch

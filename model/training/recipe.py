@@ -17,7 +17,7 @@ from pydantic import (
 from model.clicks.readers import ClickFormat
 from model.errors import RecipeError
 from model.evaluation.metrics import METRICS
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.tables import TableOptions
 
 MAX_SEED = 2**32 - 1  # a step's seed is a million times this, and has to fit in 64 bits

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from model.clicks.histories import Split
 from model.errors import RecipeError
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from model.network.item_table import ItemTable
 from model.training.averaging import MeanOfWeights
 from model.training.next_click import NextClick

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 from export.write import Description, write_artifact
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.cli.app import app
 from persona.cli.attention_plot import NAMED, STRIP, draw_full, draw_pooled
 from persona.cli.explain import item_ids

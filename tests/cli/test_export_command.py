@@ -11,7 +11,7 @@ import torch
 
 from export.run import quality_warning
 from model.clicks.histories import Histories
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.training.recipe import Recipe
 from model.training.run import EVALUATION, DataFact, begin, write_json
 from model.training.train import BEST

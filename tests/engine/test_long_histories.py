@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from export.graphs import LONG_HISTORY, graph_facts
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.artifact import open_artifact
 from persona.artifact.writing import write_manifest
 from persona.contract import ITEM_ID, Floats

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.write import Description, write_artifact
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.contract import (
     ITEM_ID,
     DeadlineExceeded,

@@ -13,7 +13,7 @@ from export.index import write_index
 from export.items import write_items
 from export.write import Description, write_artifact
 from model.clicks.histories import Histories
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.artifact import ArtifactError, open_artifact
 from persona.engine import Engine
 from persona.engine import index as engine_index

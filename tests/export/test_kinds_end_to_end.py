@@ -15,7 +15,8 @@ import torch
 
 from export.run import export_run
 from model.clicks.histories import pad
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
 from model.training.run import begin, load_data, read_item_ids, read_run_recipe, split
 from model.training.train import load_encoder, train_encoder

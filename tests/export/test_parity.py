@@ -20,7 +20,8 @@ from export.graphs import export_graphs, to_onnx
 from export.parity import BATCHES, SIDES, TOLERANCE, Case, compare, difference
 from export.served import ServedEncoder, can_rearrange
 from model.network.attention import mask_from_lengths
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from persona.artifact.format import GraphFact, GraphName
 from tests.attention_kinds import ALL, Kind, each
 from tests.conftest import random_encoder

@@ -9,7 +9,7 @@ import torch
 from export.graphs import PlainEncoder
 from export.served import LONG_PIECES, ServedEncoder, can_rearrange
 from model.network.attention import NORMALISATIONS, SIMILARITIES, PaddingSide, mask_from_lengths
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from tests.attention_kinds import KINDS
 from tests.conftest import random_encoder
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from model.clicks.histories import pad
 from model.network.attention import PaddingSide
-from model.network.encoder import EncoderConfig, Norm, Pooling, Positions, UserEncoder
+from model.network.config import EncoderConfig, Norm, Pooling, Positions
+from model.network.encoder import UserEncoder
 from model.training.objective import objective
 from model.training.windows import WindowBatch
 from tests.attention_kinds import ALL, Kind, each

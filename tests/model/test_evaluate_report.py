@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from export.run import carried_metrics
 from model.errors import DataError, RecipeError
 from model.evaluation.metrics import Bucket, Metrics, compare
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.report.evaluation_json import as_json
 from model.report.page import bucket_name, html_report, short_bucket_name
 from model.report.run_evaluation import BREAKDOWN_KS, Group, RunEvaluation, evaluate_run

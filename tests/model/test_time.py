@@ -9,7 +9,8 @@ from model.clicks.histories import Histories, encoder_inputs, leave_one_out
 from model.errors import DataError
 from model.evaluation.scorer import EncoderScorer
 from model.network.attention import PaddingSide
-from model.network.encoder import EncoderConfig, UserEncoder
+from model.network.config import EncoderConfig
+from model.network.encoder import UserEncoder
 from model.network.time import KNOTS, Clock, PowerLaw, TimeKind, TimeTable
 from model.training.objective import objective
 from model.training.windows import Windows

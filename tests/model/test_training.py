@@ -17,7 +17,7 @@ import torch
 from model.clicks.histories import held_out_users
 from model.clicks.readers import read_clicks
 from model.errors import RecipeError
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.training.averaging import kept_share
 from model.training.recipe import Recipe, TrainingRecipe
 from model.training.train import TrainingResult, load_encoder, train_encoder

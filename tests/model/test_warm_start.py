@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from model.errors import RecipeError
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.training.recipe import DataRecipe, Recipe, TrainingRecipe
 from model.training.run import DataFact, begin, split
 from model.training.train import load_encoder, train_encoder

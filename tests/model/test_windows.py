@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from model.training.objective import objective
 from model.training.windows import LengthGroupedBatches, Windows
 from tests.attention_kinds import ALL, Kind, each

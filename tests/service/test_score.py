@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export.write import Description, write_artifact
-from model.network.encoder import EncoderConfig
+from model.network.config import EncoderConfig
 from persona.artifact import open_artifact
 from persona.engine.answers import CANDIDATES_AT_ONCE
 from service.protocols.native.schema import ScoreResponse
