@@ -9,7 +9,7 @@ from model.clicks.histories import Histories
 from model.errors import DataError
 from model.network.encoder import UserEncoder
 from model.network.item_table import ItemTable
-from model.training.features import read_columns
+from model.training.features import ITEM_FEATURES, read_columns
 from model.training.recipe import BY_RULE, Recipe
 from model.training.run import (
     DATA,
@@ -119,13 +119,15 @@ def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: Fo
     folder = f"runs/{name}"
     chosen = "" if recipe.name == BY_RULE else f"--recipe recipes/{recipe.name}.toml "
     seen = read_facts(run, TRAFFIC)
+    items = read_facts(run, ITEM_FEATURES)
+    of_items = f" --items {items['file']}" if items else ""
     return {
         "data": recipe.data.name,
         "credit": recipe.data.source,
         **data,
         **read_facts(run, TRAINING),
         "commands": [
-            f"persona train {chosen}--data {data['file']} --output {folder}",
+            f"persona train {chosen}--data {data['file']}{of_items} --output {folder}",
             f"persona evaluate {folder} --data {data['file']}",
             (
                 f"persona export {folder} --name {name} --version {version} --output artifacts"

@@ -51,7 +51,7 @@ def read_item_features(
         DataError: the file has no features of these items, or a column is of no kind.
         TableError: the file cannot be read.
     """
-    rows = {str(row.pop(ITEM_ID)): row for row in read_items(path)}
+    rows = _by_id(path)
     known = [_features(rows.get(str(item_id), {})) for item_id in item_ids]
     if not any(known):
         raise DataError(f"{path}: no feature of any of the {len(item_ids):,} items of the clicks")
@@ -61,6 +61,15 @@ def read_item_features(
     except (DataError, InvalidRequest) as error:
         raise DataError(f"{path}: {error}") from None
     return ItemFeatures(path.name, checksum(path), made, matrix)
+
+
+def _by_id(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_items(path):
+        item_id = row.pop(ITEM_ID)
+        if found.setdefault(str(item_id), row) is not row:
+            raise DataError(f"{path}: item {item_id!r:.60} is there more than once")
+    return found
 
 
 def _features(row: Mapping[str, Any]) -> dict[str, Any]:
