@@ -80,13 +80,19 @@ def cold_items(
     data: Annotated[Path, typer.Option(help="Folder of the sets.")] = DATA,
     seeds: Annotated[int, typer.Option(help="Of trainings, and of what is held out.", min=1)] = 1,
     only: Annotated[str, typer.Option(help="One of the sets.  [default: all]")] = "",
+    epochs: Annotated[
+        int | None, typer.Option(help="Of every training.  [default: the recipe's]", min=2)
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many lines; keeps no figure.")] = None,
 ) -> None:
     """Train without a tenth of the items, add them by their features, and rank all of them."""
     command = f"python -m bench cold-items --seeds {seeds}"
+    command += f" --epochs {epochs}" if epochs else ""
     rows = []
     for name in [only] if only else SETS:
-        found = [_measured(name, data, seed, limit) for seed in range(seeds)]
+        found = [
+            _measured(name, data, recipe_of(name, seed, epochs, limit)) for seed in range(seeds)
+        ]
         figures = {key: mean(each[key] for each in found) for key in found[0]}
         rows += _rows(name, figures)
         typer.echo(table(HEAD, rows))
@@ -108,16 +114,23 @@ def cold_items(
 HEAD = ["", "", "cold targets", "warm targets"]
 
 
-def _measured(name: str, data: Path, seed: int, limit: int | None) -> dict[str, float]:
+def recipe_of(name: str, seed: int, epochs: int | None, limit: int | None) -> Recipe:
+    """A set's own recipe, shorter where it is asked for."""
+    recipe = seeded(RECIPES / f"{name}.toml", seed, limit)
+    training = recipe.training.model_copy(update={"epochs": epochs or recipe.training.epochs})
+    return recipe.model_copy(update={"training": training})
+
+
+def _measured(name: str, data: Path, recipe: Recipe) -> dict[str, float]:
     """METRIC of every way to rank, on the cold targets and on the warm ones."""
-    clicks, _ = SETS[name]
-    held = held_out(seeded(RECIPES / f"{name}.toml", seed, limit), data / clicks, seed)
+    seed = recipe.training.seed
+    held = held_out(recipe, data / SETS[name][0], seed)
     plain = kept(held.recipe, held.train.train, held.fact, held.train)
     file = encoders.CACHE / f"{name}-items.parquet"
     write_features(name, data, file)
     items = read_item_features(file, held.item_ids[: held.n_warm])
-    recipe = held.recipe.model_copy(update={"items": ItemsRecipe()})
-    run = kept(recipe, held.train.train, held.fact, held.train, items=items)
+    with_items = recipe.model_copy(update={"items": ItemsRecipe()})
+    run = kept(with_items, held.train.train, held.fact, held.train, items=items)
     rows = {str(row[ITEM_ID]): row for row in read_items(file)}
     cold = held.item_ids[held.n_warm :]
     described = [_described(item_id, rows.get(str(item_id), {})) for item_id in cold]
