@@ -125,7 +125,8 @@ class Recipe(_Strict):
     name: str
     description: str = ""
     data: DataRecipe = DataRecipe()
-    items: ItemsRecipe | None = None  # None: items are their ids alone
+    # None: items are their ids alone, and what is written of a recipe says nothing of it.
+    items: ItemsRecipe | None = Field(None, exclude_if=lambda items: items is None)
     encoder: EncoderConfig = EncoderConfig()
     training: TrainingRecipe = TrainingRecipe()
 
