@@ -5,7 +5,7 @@ targets among them are cold, the others warm.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -165,14 +165,15 @@ def recipe_of(name: str, seed: int, epochs: int | None, limit: int | None) -> Re
 
 def _measured(name: str, data: Path, recipe: Recipe) -> dict[str, float]:
     """METRIC of every way to rank, by the targets and the items that are ranked."""
-    held = held_out(recipe, data / SETS[name][0], recipe.training.seed)
     file = encoders.CACHE / f"{name}-items.parquet"
     write_features(name, data, file)
+    rows = {str(row[ITEM_ID]): row for row in read_items(file)}
+    held = held_out(recipe, data / SETS[name][0], rows, recipe.training.seed)
     plain = kept(recipe, held.train.train, held.fact, held.train)
     run = _with_features(recipe, held, file)
     found = {"no features, warm": _warm_alone(plain, held)}
     is_cold, hides = held.is_cold, recipe.data.remove_seen
-    for way, scorer in _scorers(held, run, file).items():
+    for way, scorer in _scorers(held, run, rows).items():
         ranks = target_ranks(scorer, held.test, hides)
         found[f"{way}, cold"] = Metrics.of(ranks[is_cold])[METRIC]
         found[f"{way}, warm"] = Metrics.of(ranks[~is_cold])[METRIC]
@@ -195,10 +196,11 @@ def _warm_alone(plain: Trained, held: ColdItems) -> float:
     return Metrics.of(ranks)[METRIC]
 
 
-def _scorers(held: ColdItems, run: Trained, file: Path) -> dict[str, Scorer]:
-    rows = {str(row[ITEM_ID]): row for row in read_items(file)}
+def _scorers(
+    held: ColdItems, run: Trained, rows: Mapping[str, Mapping[str, object]]
+) -> dict[str, Scorer]:
     cold, seed = held.item_ids[held.n_warm :], run.recipe.training.seed
-    described = [_described(item_id, rows.get(str(item_id), {})) for item_id in cold]
+    described = [_described(item_id, rows[str(item_id)]) for item_id in cold]
     root = run.run / "artifacts"
     shutil.rmtree(root, ignore_errors=True)
     trained = export_run(run.run, "cold", "1", root)
@@ -235,12 +237,14 @@ def _record(name: str, figures: Mapping[str, float], command: str) -> None:
     record(f"{prefix}warm_loss", round(loss, 4), 0.02, command)
 
 
-def held_out(recipe: Recipe, data: Path, seed: int) -> ColdItems:
-    """Holds items out that a seed draws."""
+def held_out(recipe: Recipe, data: Path, described: Collection[str], seed: int) -> ColdItems:
+    """Holds items out that a seed draws among those whose features are known."""
     histories, fact = load_data(recipe, data)
-    order = np.random.default_rng(seed).permutation(histories.n_items)
-    n_warm = round((1 - HELD_OUT) * histories.n_items)
-    order = np.append(np.sort(order[:n_warm]), order[n_warm:])
+    known = [str(item_id) in described for item_id in histories.item_ids]
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(known))
+    cold = drawn[: round(HELD_OUT * histories.n_items)]
+    n_warm = histories.n_items - len(cold)
+    order = np.append(np.setdiff1d(np.arange(histories.n_items), cold), cold)
     place = np.empty(histories.n_items + 1, np.int32)
     place[np.append(order, histories.n_items)] = np.arange(histories.n_items + 1)
     ids = [histories.item_ids[row] for row in order.tolist()]
