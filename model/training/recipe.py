@@ -115,7 +115,7 @@ class ItemsRecipe(_Strict):
 
     path: str = ""  # `--items` overrides it
     categories: tuple[str, ...] = ()  # columns whose numbers are names
-    drop: float = Field(0.1, ge=0, lt=1)  # share of the learned parts that training leaves out
+    drop: float = Field(0.05, ge=0, lt=1)  # share of the learned parts that training leaves out
     penalty: float = Field(0.01, ge=0)  # in the loss, of the mean square length of learned parts
 
 

@@ -61,7 +61,7 @@ def test_sampled_negatives_touch_the_rows_that_they_read() -> None:
         table = table_of()
         table.sparse = sparse
         torch.manual_seed(1)
-        sampled_next_click_loss(states, table, targets, 2).backward()
+        torch.autograd.backward(sampled_next_click_loss(states, table, targets, 2))
         assert table.learned.grad is not None
         assert table.learned.grad.is_sparse == sparse
         gradients.append(table.learned.grad.to_dense())
