@@ -6,6 +6,7 @@ from bench.ablations import ablations
 from bench.attention import attention
 from bench.batch import batch, pooled
 from bench.ceiling import ceiling
+from bench.cold_items import cold_items
 from bench.container import container
 from bench.curves import curves
 from bench.faults import kills, large, overload
@@ -78,6 +79,7 @@ for training in (
     house_training,
     training_cost,
     warm_start,
+    cold_items,
 ):
     app.command()(training)
 

@@ -1,10 +1,13 @@
-"""New items under load: after how long every worker knows them, and what the requests notice."""
+"""New items under load: how soon every worker knows them, and whether `kill -9` loses them."""
 
 import json
+import os
+import signal
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from statistics import median
 from typing import Annotated, Any
 
@@ -14,7 +17,7 @@ import typer
 from bench import encoders, loads
 from bench.changes import apart
 from bench.load import Load, closed_loop, open_loop, requests
-from bench.peers import persona, running
+from bench.peers import Running, persona, running
 from bench.report import machine, table, tell
 from bench.results import record
 
@@ -28,7 +31,7 @@ def items(
     rounds: Annotated[int, typer.Option(help="Requests with new items.", min=1)] = 10,
     new: Annotated[int, typer.Option(help="Items in each of them.")] = 1000,
 ) -> None:
-    """POST /v1/items with 1,000 items each, while two workers answer other requests."""
+    """POST /v1/items with 1,000 items each, while two workers answer; then all are killed."""
     command = f"python -m bench items --rounds {rounds} --new {new}"
     with (
         tempfile.TemporaryDirectory(dir=encoders.CACHE) as state,
@@ -41,16 +44,21 @@ def items(
         made, parts = other.submit(add, started.port, rounds, new), list[Load]()
         while not made.done():
             parts.append(open_loop(started.port, load, rate, PIECE_S, seed=1 + len(parts)))
-    seconds, unseen = made.result()
+        seconds, unseen = made.result()
+        kill_workers(started)
+        lost = sum(_unknown(started.port, number, new) for number in range(rounds))
     failed = sum(round(part.failed * rate * PIECE_S) for part in parts)
     record("items_visible_seconds", round(max(seconds), 3), 1.0, command)
     record("items_failed", failed + unseen, 0, command)
+    record("items_lost_by_kill", lost, 0, command)
     during = np.concatenate([part.latencies_ms for part in parts])
     rows = [_row("without", without.latencies_ms), _row("with", during)]
     about = (
         f"Two workers, {loads.CATALOGUE:,} items, {rate:,.0f} requests a second. {rounds} times "
         f"{new:,} items: every worker knows them after {median(seconds):.2f} s in the median, "
-        f"{max(seconds):.2f} s at most. On {machine()}."
+        f"{max(seconds):.2f} s at most. {failed} requests failed, {unseen} of "
+        f"{PROBES * rounds} probes found an item unknown; {lost} after `kill -9` of both workers. "
+        f"On {machine()}."
     )
     head = ["latency in ms", "p50", "p99", "p99.9"]
     tell("items", "New items under load", f"{about}\n\n{table(head, rows)}")
@@ -64,10 +72,35 @@ def add(port: int, rounds: int, new: int) -> tuple[list[float], int]:
         since = time.perf_counter()
         _post(port, "/v1/items", body)
         seconds.append(time.perf_counter() - since)
-        probe = json.dumps({"histories": [[f"new {number} {new - 1}"]]}).encode()
-        for _ in range(PROBES):
-            unseen += _post(port, "/v1/encode", probe)["users"][0]["unknown"]
+        unseen += _unknown(port, number, new)
     return seconds, unseen
+
+
+def kill_workers(started: Running) -> None:
+    """Kills all workers at once, and waits for those that take their place."""
+    killed = _ready(started)
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+    until = time.monotonic() + 120
+    while len(_ready(started) - killed) < len(killed):
+        if time.monotonic() > until:
+            raise RuntimeError("the workers that were killed have not been replaced in 120 s")
+        time.sleep(0.2)
+
+
+def _ready(started: Running) -> set[int]:
+    try:
+        workers = json.loads(started.get("/health/ready"))["workers"]
+    except (OSError, HTTPException):  # nobody answers, or the one that did was killed
+        return set()
+    return {worker["process_id"] for worker in workers if worker["state"] == "ready"}
+
+
+def _unknown(port: int, number: int, new: int) -> int:
+    """How many probes do not know the last item of a round."""
+    probe = json.dumps({"histories": [[f"new {number} {new - 1}"]]}).encode()
+    answers = (_post(port, "/v1/encode", probe) for _ in range(PROBES))
+    return sum(answer["users"][0]["unknown"] for answer in answers)
 
 
 def _items(number: int, new: int) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,11 @@ from torch import Tensor
 from bench import encoders
 from bench.news import ArtifactScorer
 from export.run import export_run
-from model.clicks.histories import Split
+from model.clicks.histories import Histories, Split
+from model.clicks.item_features import ItemFeatures
 from model.evaluation.metrics import Evaluation, Metrics, evaluate_scorer
 from model.evaluation.scorer import EncoderScorer
+from model.training.features import keep_columns
 from model.training.recipe import Recipe, read_recipe
 from model.training.run import (
     TRAINING,
@@ -34,6 +36,7 @@ from model.training.run import (
     write_json,
 )
 from model.training.train import LAST, TrainingResult, load_encoder, train_encoder
+from persona.contract import Floats
 
 CALLS = "calls.json"  # in the run's folder: [start, end] of every call that trained it
 
@@ -93,14 +96,29 @@ def seeded(path: Path, seed: int, limit: int | None) -> Recipe:
 def trained(recipe: Recipe, data: Path, *, afresh: bool = False) -> Trained:
     """The run of this recipe on this data, trained as far as it is not yet."""
     histories, fact = load_data(recipe, data)
-    parts = split(histories, recipe.data)
+    return kept(recipe, histories, fact, split(histories, recipe.data), afresh=afresh)
+
+
+def kept(
+    recipe: Recipe,
+    histories: Histories,
+    fact: DataFact,
+    parts: Split,
+    *,
+    items: ItemFeatures | None = None,
+    afresh: bool = False,
+) -> Trained:
+    """Likewise, of clicks that are split already, and with features where the recipe reads them."""
     run = encoders.CACHE / "runs" / f"{recipe.name}-{_digest(recipe, fact)}"
     if afresh:
         shutil.rmtree(run, ignore_errors=True)
     if not (run / TRAINING).exists():
         begin(run, recipe, histories, fact)
+        if items is not None:
+            keep_columns(run, items)
+        features = None if items is None else items.matrix
         with _timed(run):
-            result = go_on(recipe, parts, run)
+            result = go_on(recipe, parts, run, features=features)
         write_json(run / TRAINING, asdict(result))
     facts = read_facts(run, TRAINING)
     epochs, best, parameters = (int(str(facts[k])) for k in ("epochs", "best_epoch", "parameters"))
@@ -108,13 +126,17 @@ def trained(recipe: Recipe, data: Path, *, afresh: bool = False) -> Trained:
 
 
 def go_on(
-    recipe: Recipe, parts: Split, run: Path, weights: dict[str, Tensor] | None = None
+    recipe: Recipe,
+    parts: Split,
+    run: Path,
+    weights: dict[str, Tensor] | None = None,
+    features: Floats | None = None,
 ) -> TrainingResult:
     """Trains from the run's last checkpoint, if there is one, without Lightning's remarks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
-        return train_encoder(recipe, parts, run, progress=False, weights=weights)
+        return train_encoder(recipe, parts, run, progress=False, weights=weights, features=features)
 
 
 def mean(evaluations: list[Evaluation], metric: str) -> float:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from export.card_picture import METRIC
 from export.titles import ForPeople
-from export.write import Description, write_artifact
+from export.write import Description, ItemProjection, write_artifact
 from model.clicks.histories import Histories
 from model.errors import DataError
+from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
+from model.training.features import ITEM_FEATURES, read_columns
 from model.training.recipe import BY_RULE, Recipe
 from model.training.run import (
     DATA,
@@ -23,6 +26,7 @@ from model.training.train import load_encoder
 from persona.artifact.format import Facts, check_name
 from persona.artifact.reading import Artifact, open_artifact
 from persona.contract import ItemId
+from persona.features import FeatureColumn
 
 
 def export_run(
@@ -67,8 +71,17 @@ def export_run(
         metrics=carried_metrics(run),
         index_for=_clicks(run, recipe, item_ids, data) if index else None,
         for_people=for_people,
+        features=_projection(encoder, read_columns(run)),
     )
     return open_artifact(write_artifact(encoder, item_ids, about, root))
+
+
+def _projection(encoder: UserEncoder, columns: Sequence[FeatureColumn]) -> ItemProjection | None:
+    table = encoder.item_embedding
+    if not isinstance(table, ItemTable):
+        return None
+    matrix, learned = (part.detach().numpy() for part in (table.projection, table.learned[:-1]))
+    return ItemProjection(columns, matrix, learned)
 
 
 def carried_metrics(run: Path) -> Facts:
@@ -116,13 +129,15 @@ def _training(run: Path, recipe: Recipe, name: str, version: str, for_people: Fo
     folder = f"runs/{name}"
     chosen = "" if recipe.name == BY_RULE else f"--recipe recipes/{recipe.name}.toml "
     seen = read_facts(run, TRAFFIC)
+    items = read_facts(run, ITEM_FEATURES)
+    of_items = f" --items {items['file']}" if items else ""
     return {
         "data": recipe.data.name,
         "credit": recipe.data.source,
         **data,
         **read_facts(run, TRAINING),
         "commands": [
-            f"persona train {chosen}--data {data['file']} --output {folder}",
+            f"persona train {chosen}--data {data['file']}{of_items} --output {folder}",
             f"persona evaluate {folder} --data {data['file']}",
             (
                 f"persona export {folder} --name {name} --version {version} --output artifacts"

@@ -20,6 +20,7 @@ from export.titles import ForPeople, example_histories, item_titles
 from model.clicks.histories import Histories
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
 from persona.artifact.catalogue import LARGE_CATALOGUE, write_catalogue
 from persona.artifact.format import (
     CARD_PICTURE,
@@ -90,8 +91,14 @@ def write_artifact(
         TitlesError: the names, links or examples cannot be used.
     """
     with new_version(root, about.name, about.version) as folder:
-        _fill(folder, encoder.eval(), item_ids, about)
+        _fill(folder, _plain(encoder.eval()), item_ids, about)
     return root / about.name / about.version
+
+
+def _plain(encoder: UserEncoder) -> UserEncoder:
+    """An encoder whose item table is one tensor, as the graphs read it."""
+    reads_features = isinstance(encoder.item_embedding, ItemTable)
+    return encoder.with_plain_table() if reads_features else encoder
 
 
 def _fill(

@@ -17,6 +17,7 @@ from model.network.block import Block
 from model.network.columns import ClickColumns
 from model.network.config import EncoderConfig
 from model.network.dropout import Dropout
+from model.network.item_table import ItemTable
 from model.network.reading import Candidates, Pool
 from model.network.sequence import MaskedSequence, take
 from model.network.time import Clock, TimeTable
@@ -28,13 +29,14 @@ class UserEncoder(nn.Module):
     Args:
         config: the architecture.
         n_items: size of the catalogue. Row n_items of the table belongs to unknown items.
+        items: the item table, where it reads features of the items.
     """
 
-    def __init__(self, config: EncoderConfig, n_items: int) -> None:
+    def __init__(self, config: EncoderConfig, n_items: int, items: ItemTable | None = None) -> None:
         super().__init__()
         self.config = config
         self.n_items = n_items
-        self.item_embedding = nn.Embedding(n_items + 1, config.width)
+        self.item_embedding = items or nn.Embedding(n_items + 1, config.width)
         self.columns = ClickColumns(config.columns, config.width) if config.columns else None
         self.start_embedding = nn.Parameter(torch.empty(config.width))
         self.position_embedding = (
@@ -201,3 +203,11 @@ class UserEncoder(nn.Module):
     def logits(self, user_embedding: Tensor) -> Tensor:
         """Score of every item by the tied table, (..., D) to (..., n_items)."""
         return user_embedding @ self.item_embedding.weight[: self.n_items].mT
+
+    def with_plain_table(self) -> "UserEncoder":
+        """The same encoder, the vectors of its items written out as an `nn.Embedding`."""
+        plain, table = UserEncoder(self.config, self.n_items), "item_embedding."
+        weights = {k: v for k, v in self.state_dict().items() if not k.startswith(table)}
+        weights[f"{table}weight"] = self.item_embedding.weight.detach()
+        plain.load_state_dict(weights)
+        return plain.eval()

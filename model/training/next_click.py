@@ -14,6 +14,7 @@ from model.errors import RecipeError
 from model.evaluation.metrics import Metrics, target_ranks
 from model.evaluation.scorer import EncoderScorer
 from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
 from model.training.objective import objective
 from model.training.recipe import TrainingRecipe
 from model.training.row_adam import RowAdamW, clip_norm
@@ -35,6 +36,7 @@ class NextClick(L.LightningModule):
         *,
         remove_seen: bool,
         limit: TimeLimit,
+        penalty: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -44,6 +46,7 @@ class NextClick(L.LightningModule):
         self._validation = split.validation.sample(n_cases, recipe.seed)
         self._remove_seen = remove_seen
         self._limit = limit
+        self._penalty = penalty
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning passes it
         """The loss of one batch."""
@@ -63,6 +66,7 @@ class NextClick(L.LightningModule):
             self.recipe.candidates,
             self.recipe.negatives,
             shared=self.recipe.share_negatives,
+            penalty=self._penalty,
         )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(shown), sync_dist=True)
         return loss
@@ -133,7 +137,7 @@ class NextClick(L.LightningModule):
         """Brings the whole table up to date, before anything reads it."""
         optimizer = self.trainer.optimizers[0]
         if isinstance(optimizer, RowAdamW):
-            optimizer.catch_up(self.encoder.item_embedding.weight)
+            optimizer.catch_up(_learned(self.encoder.item_embedding))
         super().on_validation_model_eval()
 
     def configure_gradient_clipping(
@@ -159,7 +163,14 @@ class NextClick(L.LightningModule):
         return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def _catch_up(optimizer: RowAdamW, items: nn.Embedding, arguments: tuple[Tensor]) -> None:
+def _learned(items: nn.Embedding | ItemTable) -> Tensor:
+    """The rows that are learned one by one."""
+    return items.learned if isinstance(items, ItemTable) else items.weight
+
+
+def _catch_up(
+    optimizer: RowAdamW, items: nn.Embedding | ItemTable, arguments: tuple[Tensor]
+) -> None:
     """Brings the rows that a training step is about to read up to date."""
     if items.training:
-        optimizer.catch_up(items.weight, arguments[0])
+        optimizer.catch_up(_learned(items), arguments[0])

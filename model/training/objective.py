@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
 from model.network.sequence import take
 from model.network.time import Clock
 from model.training.next_click_loss import next_click_loss, sampled_next_click_loss
@@ -21,12 +22,14 @@ def objective(
     n_negatives: int = 0,
     *,
     shared: bool = True,
+    penalty: float = 0.0,
 ) -> Tensor:
     """The mean loss of a batch in nats.
 
     It compares each target with `n_negatives` items, which all positions may share, or with the
-    whole catalogue if that is 0. A source-target encoder has a second term: at one random position
-    of every window it tells the next click from other candidates, `n_candidates` in all.
+    whole catalogue if that is 0. `penalty` keeps the learned parts of the targets' vectors small. A
+    source-target encoder has a second term: at one random position of every window it tells the
+    next click from other candidates, `n_candidates` in all.
     """
     clock = None
     if batch.times is not None and batch.gaps is not None:
@@ -34,12 +37,13 @@ def objective(
     states, sequence = encoder.states(batch.item_ids, batch.key_mask, clock, batch.columns)
     pooled = encoder.pool.running(states, sequence.key_mask)  # (B, 1 + L, D)
     predictions, targets = pooled[batch.target_mask], batch.targets[batch.target_mask]  # (T, D)
+    items = encoder.item_embedding
     if n_negatives:
-        items = encoder.item_embedding
         loss = sampled_next_click_loss(predictions, items, targets, n_negatives, shared=shared)
     else:
-        table = encoder.item_embedding.weight[: encoder.n_items]
-        loss = next_click_loss(predictions, table, targets)
+        loss = next_click_loss(predictions, items.weight[: encoder.n_items], targets)
+    if isinstance(items, ItemTable) and penalty:
+        loss = loss + penalty * items.learned_size(targets)
     if encoder.candidates is None:
         return loss
     return loss + _candidate_loss(encoder, batch, states, pooled, n_candidates)

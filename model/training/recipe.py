@@ -121,12 +121,23 @@ class TrainingRecipe(_Strict):
         return self
 
 
+class ItemsRecipe(_Strict):
+    """Features of items, of which their vectors are made."""
+
+    path: str = ""  # `--items` overrides it
+    categories: tuple[str, ...] = ()  # columns whose numbers are names
+    drop: float = Field(0.05, ge=0, lt=1)  # share of the learned parts that training leaves out
+    penalty: float = Field(0.01, ge=0)  # in the loss, of the mean square length of learned parts
+
+
 class Recipe(_Strict):
     """All choices of a run."""
 
     name: str
     description: str = ""
     data: DataRecipe = DataRecipe()
+    # None: items are their ids alone, and what is written of a recipe says nothing of it.
+    items: ItemsRecipe | None = Field(None, exclude_if=lambda items: items is None)
     encoder: EncoderConfig = EncoderConfig()
     training: TrainingRecipe = TrainingRecipe()
 

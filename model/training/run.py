@@ -3,7 +3,8 @@
 <run>/
     recipe.json       the recipe with every default filled in
     data.json         file, checksum, counts
-    source.json       where the file was
+    source.json       where the file was, and that of the items' features
+    item_features.json  how those features become numbers, if there are any
     item_ids.json     the catalogue: item_ids[i] is row i of the item table
     checkpoints/      last.ckpt to resume from, best.ckpt to use
     curves/           loss and metrics by epoch, one file per call
@@ -15,6 +16,7 @@ import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from model.clicks.histories import Histories, Split, held_out_users, leave_one_out
 from model.clicks.readers import read_clicks
@@ -80,15 +82,24 @@ def load_run_data(run: Path, recipe: Recipe, path: str | Path | None) -> tuple[H
     return load_data(recipe, path or source or None)
 
 
-def source_of(run: Path) -> str:
-    """Where the clicks of a run were; "" for runs of earlier versions."""
-    return str(read_facts(run, SOURCE).get("path", ""))
+def source_of(run: Path, kind: Literal["path", "items"] = "path") -> str:
+    """Where the clicks of a run were, or its items' features; "" where that is not known."""
+    return str(read_facts(run, SOURCE).get(kind, ""))
 
 
-def remember_source(run: Path, path: str | Path) -> None:
-    """Writes into the run where its clicks are, so that later commands find them."""
+def remember_source(run: Path, path: str | Path, items: str | Path = "") -> None:
+    """Writes into the run where its clicks are, so that later commands find them.
+
+    Args:
+        run: its folder.
+        path: of the clicks.
+        items: the file of the items' features, where there is one.
+    """
     source = str(path)
-    write_json(run / SOURCE, {"path": source if "://" in source else str(Path.cwd() / source)})
+    places = {"path": source if "://" in source else str(Path.cwd() / source)}
+    if items:
+        places["items"] = str(Path.cwd() / items)
+    write_json(run / SOURCE, places)
 
 
 def is_local_file(source: str) -> bool:

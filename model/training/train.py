@@ -24,6 +24,7 @@ from model.clicks.histories import Split
 from model.errors import RecipeError
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
+from model.network.item_table import ItemTable
 from model.training.averaging import MeanOfWeights
 from model.training.next_click import NextClick
 from model.training.progress import RunProgress, Speed
@@ -31,6 +32,7 @@ from model.training.recipe import Recipe, TrainingRecipe
 from model.training.run import check_split
 from model.training.time_limit import TimeLimit
 from model.training.windows import LengthGroupedBatches, WindowBatch, Windows
+from persona.contract import Floats
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -64,6 +66,7 @@ def train_encoder(
     progress: bool = True,
     devices: int | Literal["auto"] = "auto",
     weights: Mapping[str, Tensor] | None = None,
+    features: Floats | None = None,
 ) -> TrainingResult:
     """Trains into the folder `run`, and resumes from its last checkpoint if there is one.
 
@@ -73,7 +76,8 @@ def train_encoder(
     On several devices, by default all GPUs, Lightning starts the same command again for each
     further device; every step then uses one batch per device.
 
-    `weights` are the state that the encoder starts from, by default a random one.
+    `weights` are the state that the encoder starts from, by default a random one. `features` are
+    those of the items, (n_items, F), where the recipe has `items`.
 
     Raises:
         DataError: the split leaves nothing to train on or to validate on.
@@ -82,7 +86,7 @@ def train_encoder(
     check_split(split)
     training = recipe.training
     torch.manual_seed(training.seed)
-    encoder = UserEncoder(recipe.encoder, split.train.n_items)
+    encoder = new_encoder(recipe, split.train.n_items, features)
     if weights is not None:
         encoder.load_state_dict(weights)
     windows = Windows(
@@ -107,6 +111,7 @@ def train_encoder(
         split,
         remove_seen=recipe.data.remove_seen,
         limit=limit,
+        penalty=recipe.items.penalty if recipe.items else 0.0,
     )
     started = time.monotonic()
     _fit(trainer, module, DataLoader(windows, batch_size=None, sampler=batches), run)
@@ -209,6 +214,14 @@ def _best(run: Path, callback: ModelCheckpoint) -> tuple[int, float]:
     return int(checkpoint["epoch"]) + 1, float(score)
 
 
+def new_encoder(recipe: Recipe, n_items: int, features: Floats | None) -> UserEncoder:
+    """A random encoder, whose items have features, (n_items, F), where the recipe says so."""
+    table = None
+    if recipe.items is not None and features is not None:
+        table = ItemTable(torch.from_numpy(features), recipe.encoder.width, recipe.items.drop)
+    return UserEncoder(recipe.encoder, n_items, table)
+
+
 def load_encoder(config: EncoderConfig, n_items: int, run: Path) -> UserEncoder:
     """The best encoder of a run, in eval mode, on the CPU.
 
@@ -228,6 +241,8 @@ def load_encoder(config: EncoderConfig, n_items: int, run: Path) -> UserEncoder:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
-    encoder = UserEncoder(config, n_items)
+    features = state.get("item_embedding.features")  # (n_items + 1, F)
+    table = None if features is None else ItemTable(features[:-1], config.width)
+    encoder = UserEncoder(config, n_items, table)
     encoder.load_state_dict(state)
     return encoder.eval()

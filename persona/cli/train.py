@@ -21,10 +21,12 @@ from persona.tables.options import TableOptions
 
 if TYPE_CHECKING:
     from model.clicks.histories import Histories, Split
+    from model.clicks.item_features import ItemFeatures
     from model.training.recipe import Recipe
     from model.training.run import DataFact
     from model.training.train import TrainingResult
     from model.training.warm_start import Carried, Gain
+    from persona.contract import Floats
 
 
 @reads_tables
@@ -35,6 +37,13 @@ def train(
         typer.Option(help="TOML file with all settings.  [default: derived from the clicks]"),
     ] = None,
     data: DataOption = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features of the items, in place of the recipe's `items.path`: Parquet, JSON "
+            "Lines or CSV with a column item_id."
+        ),
+    ] = None,
     format: FormatOption = None,  # noqa: A002  # the name of the option
     seed: Annotated[
         int | None,
@@ -88,6 +97,9 @@ def train(
     Tonight's clicks, from yesterday's run:
     persona train --from runs/monday --data tuesday.csv --output runs/tuesday
 
+    With features of the items, so that new items need no training:
+    persona train --data clicks.csv --items items.csv --output runs/mine
+
     If the columns have other names (`persona data inspect` finds them):
     persona train --data events.csv --user visitorid --item itemid --output runs/mine
 
@@ -99,7 +111,7 @@ def train(
     given = {"seed": seed, "minutes": minutes}
     changes = {name: value for name, value in given.items() if value is not None}
     clicks = Clicks(data, format, table, click_columns(column))
-    chosen = _Chosen(recipe, start, clicks, changes)
+    chosen = _Chosen(recipe, start, clicks, items, changes)
     try:
         run = _Run(output, chosen, devices or "auto", progress=progress, first=first)
         run.train(gain=gain)
@@ -117,12 +129,13 @@ class _Chosen:
     recipe: Path | None
     start: Path | None
     clicks: Clicks
+    items: Path | None  # file of their features
     changes: dict[str, float]  # of `training`
 
     def read(self) -> "tuple[Recipe, Histories, DataFact]":
         """The recipe, by default the earlier run's or one made from the clicks, and the clicks."""
         from model.training.default_recipe import default_recipe
-        from model.training.recipe import BY_RULE, Recipe, read_recipe
+        from model.training.recipe import BY_RULE, ItemsRecipe, Recipe, read_recipe
         from model.training.run import load_data, load_run_data, read_run_recipe
 
         clicks = self.clicks
@@ -137,7 +150,8 @@ class _Chosen:
             histories, fact = load_data(recipe, clicks.path)
             recipe = default_recipe(histories, recipe.data)
         training = recipe.training.model_copy(update=self.changes)
-        return recipe.model_copy(update={"training": training}), histories, fact
+        of_items = recipe.items or (ItemsRecipe() if self.items else None)
+        return recipe.model_copy(update={"training": training, "items": of_items}), histories, fact
 
     def source(self, recipe: "Recipe") -> str:
         """Where the clicks are."""
@@ -145,6 +159,15 @@ class _Chosen:
 
         earlier = "" if self.start is None or self.recipe is not None else source_of(self.start)
         return self.clicks.path or earlier or recipe.data.path
+
+    def items_source(self, recipe: "Recipe") -> str:
+        """Where the features of the items are; "" if none are read."""
+        from model.training.run import source_of
+
+        if recipe.items is None:
+            return ""
+        earlier = self.start is not None and self.recipe is None and source_of(self.start, "items")
+        return str(self.items or earlier or recipe.items.path)
 
 
 @dataclass(frozen=True)
@@ -162,6 +185,7 @@ class _Run:
         import logging
 
         from model.training.columns import with_columns
+        from model.training.features import load_features
         from model.training.run import TRAINING, check_split, split, write_json
         from model.training.train import train_encoder
         from model.training.warm_start import initial_weights
@@ -172,11 +196,14 @@ class _Run:
         parts = split(histories, recipe.data)
         check_split(parts)
         recipe = with_columns(recipe, parts.train, self.chosen.start)
+        start, item_ids = self.chosen.start, histories.item_ids
+        items = load_features(recipe, self.chosen.items_source(recipe), item_ids, start)
+        features = None if items is None else items.matrix
         weights = carried = None
-        if self.chosen.start is not None:
-            weights, carried = initial_weights(self.chosen.start, recipe, histories.item_ids)
+        if start is not None:
+            weights, carried = initial_weights(start, recipe, item_ids, features)
             self._print(_carried(carried))
-        self._begin(recipe, histories, fact)
+        self._begin(recipe, histories, fact, items)
         result = train_encoder(
             recipe,
             parts,
@@ -184,20 +211,31 @@ class _Run:
             progress=self.progress,
             devices=self.devices,
             weights=weights,
+            features=features,
         )
         if self.first:
             write_json(self.output / TRAINING, asdict(result))
         self._print(_summary(result))
         if carried is not None:
-            self._compare(recipe, parts, result, carried, gain=gain)
+            self._compare(recipe, parts, result, carried, features, gain=gain)
         print_next(Console(quiet=not self.first), "evaluate", self.output)
 
-    def _begin(self, recipe: "Recipe", histories: "Histories", fact: "DataFact") -> None:
+    def _begin(
+        self,
+        recipe: "Recipe",
+        histories: "Histories",
+        fact: "DataFact",
+        items: "ItemFeatures | None",
+    ) -> None:
+        from model.training.features import keep_columns
         from model.training.run import begin, remember_source
 
         if self.first:
             begin(self.output, recipe, histories, fact)
-            remember_source(self.output, self.chosen.source(recipe))
+            if items is not None:
+                keep_columns(self.output, items)
+            source, of_items = self.chosen.source(recipe), self.chosen.items_source(recipe)
+            remember_source(self.output, source, of_items)
 
     def _compare(
         self,
@@ -205,6 +243,7 @@ class _Run:
         parts: "Split",
         result: "TrainingResult",
         carried: "Carried",
+        features: "Floats | None",
         *,
         gain: bool,
     ) -> None:
@@ -213,7 +252,9 @@ class _Run:
         found = None
         if gain and self.devices in {1, "auto"} and self.first:
             self._print("from nothing, to compare:")
-            found = measure_gain(recipe, parts, self.output, result, progress=self.progress)
+            found = measure_gain(
+                recipe, parts, self.output, result, progress=self.progress, features=features
+            )
             self._print(_gain(found))
         if self.first:
             write_start(self.output, carried, found)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import DataError, RecipeError
-from model.training.recipe import Recipe, read_recipe
+from model.training.recipe import ItemsRecipe, Recipe, read_recipe
 from model.training.run import DataFact, begin, check_split, read_run_recipe, split, write_json
 from tests.small import of, walks
 
@@ -115,3 +115,9 @@ def test_a_single_item_is_nothing_to_learn() -> None:
     parts = split(of([0, 0, 0, 0], n_items=1), Recipe(name="x").data)
     with pytest.raises(DataError, match="all clicks are on the same item"):
         check_split(parts)
+
+
+def test_a_recipe_without_features_of_items_says_nothing_of_them() -> None:
+    assert "items" not in Recipe(name="ids").model_dump()
+    with_items = Recipe(name="shop", items=ItemsRecipe(categories=("brand",)))
+    assert Recipe.model_validate_json(with_items.model_dump_json()) == with_items

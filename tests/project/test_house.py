@@ -35,13 +35,13 @@ ARROWS = {
     " service.visit service.health"
     " persona.contract persona.columns persona.artifact persona.engine",
     "service": "persona.contract persona.artifact persona.engine",
-    "model.clicks": "model.errors persona.contract persona.columns persona.tables",
+    "model.clicks": "model.errors persona.contract persona.columns persona.features persona.tables",
     "model.network": "model.errors persona.columns",
     "model.evaluation": "model.errors model.clicks model.network",
     "model.training": "model.errors model.clicks model.network model.evaluation persona.contract"
-    " persona.columns persona.tables",
+    " persona.columns persona.features persona.tables",
     "model.report": "model.errors model.clicks model.evaluation model.training persona.colours",
-    "model": "persona.contract persona.columns persona.tables",
+    "model": "persona.contract persona.columns persona.features persona.tables",
     "export": "model persona.contract persona.columns persona.artifact persona.engine"
     " persona.features persona.colours",
 }
