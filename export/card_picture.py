@@ -1,6 +1,7 @@
 """The picture of the model card: quality beside the baselines, attention over the examples."""
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,4 +135,15 @@ def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", facecolor="white", metadata=nothing)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    lines = (line.rstrip() for line in _numbered(buffer.getvalue()).splitlines())
+    return "\n".join(lines) + "\n"
+
+
+def _numbered(svg: str) -> str:
+    """With the clip paths numbered: Matplotlib's ids hash positions that differ in the last bit."""
+    found = dict.fromkeys(re.findall(r'<clipPath id="(\w+)"', svg))
+    for number, name in enumerate(found):
+        svg = svg.replace(f'id="{name}"', f'id="clip{number}"').replace(
+            f"url(#{name})", f"url(#clip{number})"
+        )
+    return svg

@@ -168,7 +168,7 @@ class HistoryTable(Table):
         try:
             histories = _coded(part.column("__history"))
             ids = id_values(part.column("__id"), "strings")
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, pa.ArrowException):  # bytes that are no text
             return None
         if histories is None:
             return None

@@ -22,7 +22,9 @@ def run(*words: str | Path) -> str:
 def proposed_options(path: Path) -> list[str]:
     """The options of the command that `inspect` prints for training."""
     (line,) = [
-        line for line in run("data", "inspect", path).splitlines() if "persona train" in line
+        line
+        for line in run("data", "inspect", path).splitlines()
+        if line.startswith("persona train")
     ]
     words = shlex.split(line)
     assert words[:4] == ["persona", "train", "--data", str(path)]
