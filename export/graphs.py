@@ -9,8 +9,9 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
+from export.next_clicks import FirstClicks, NextClicks, can_keep, parts_kept
 from export.served import LONG_PIECES, ServedEncoder, can_rearrange
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
@@ -46,17 +48,20 @@ TIME_INPUTS = (
     InputFact(name="times", datatype="INT64", shape=[-1, -1], carries="clicks.time"),
     InputFact(name="asked", datatype="INT64", shape=[-1], carries="query.time"),
 )
+LENGTHS_INPUT = InputFact(name="lengths", datatype="INT64", shape=[-1], carries="kept.lengths")
 OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
+KEPT_OUTPUTS = ("user_embedding", "kept")
 SCORE_OUTPUTS = ("scores", "candidate_attention")
 # At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
 # are taken for one.
-BATCH, LENGTH, CANDIDATES = 2, 3, 4
+BATCH, LENGTH, CANDIDATES, KEPT = 2, 3, 4, 5
 EXAMPLES = {
     "item_ids": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "key_mask": torch.ones(BATCH, LENGTH, dtype=torch.bool),
     "candidate_ids": torch.zeros(BATCH, CANDIDATES, dtype=torch.int64),
     "times": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "asked": torch.zeros(BATCH, dtype=torch.int64),
+    "lengths": torch.ones(BATCH, dtype=torch.int64),
 }
 
 
@@ -120,6 +125,10 @@ def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
         graphs["embedding_long"] = _graph(
             "embedding_long", [embedding], inputs, min_length=LONG_HISTORY
         )
+    if can_keep(config):
+        kept = _outputs(KEPT_OUTPUTS, ([-1, config.width], [parts_kept(config), -1, -1, config.width]))
+        graphs["embedding_first"] = _graph("embedding_first", kept, inputs)
+        graphs["embedding_next"] = _graph("embedding_next", kept, next_inputs(config))
     if config.attention == "source_target":
         scores = _outputs(SCORE_OUTPUTS, ([-1, -1], [-1, -1, heads, -1]))
         graphs["score"] = _graph("score", scores, graph_inputs(config, candidates=True))
@@ -133,6 +142,20 @@ def graph_inputs(config: EncoderConfig, *, candidates: bool = False) -> list[Inp
         *([CANDIDATE_INPUT] if candidates else []),
         *(TIME_INPUTS if config.time != "none" else []),
     ]
+
+
+def next_inputs(config: EncoderConfig) -> list[InputFact]:
+    """What `embedding_next` reads: new clicks, and what is kept of those before them."""
+    parts = [
+        InputFact(
+            name=f"kept_{part}",
+            datatype="FP32",
+            shape=[-1, -1, config.width],
+            carries=f"kept.part_{part}",
+        )
+        for part in range(parts_kept(config))
+    ]
+    return [*INPUTS, LENGTHS_INPUT, *parts]
 
 
 def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
@@ -166,6 +189,11 @@ def _traced(
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
         yield to_onnx(in_pieces, examples, OUTPUTS), ["embedding_long"]
+    if "embedding_next" in facts:
+        plain = ServedEncoder(encoder)
+        yield to_onnx(FirstClicks(plain), examples, KEPT_OUTPUTS), ["embedding_first"]
+        examples = _examples(next_inputs(encoder.config), encoder.config.width)
+        yield to_onnx(NextClicks(plain), examples, KEPT_OUTPUTS), ["embedding_next"]
     if "score" in facts:
         examples = _examples(graph_inputs(encoder.config, candidates=True))
         yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]
@@ -175,7 +203,6 @@ def to_onnx(
     module: nn.Module, examples: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> onnx.ModelProto:
     """A module as ONNX, every axis of its inputs dynamic; `examples` holds a tensor an input."""
-    dynamic = torch.export.Dim.DYNAMIC
     # It reports every torchvision operator that it does without.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -188,7 +215,7 @@ def to_onnx(
             opset_version=OPSET,
             input_names=list(examples),
             output_names=outputs,
-            dynamic_shapes=tuple(dict.fromkeys(range(x.ndim), dynamic) for x in examples.values()),
+            dynamic_shapes=_dynamic(module, list(examples.values())),
             optimize=True,
             verbose=False,
         )
@@ -196,8 +223,21 @@ def to_onnx(
     return _stripped(program.model_proto)
 
 
-def _examples(inputs: Sequence[InputFact]) -> dict[str, Tensor]:
-    return {fact.name: EXAMPLES[fact.name] for fact in inputs}
+def _dynamic(module: nn.Module, examples: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Batch and length of every input, as the module's `forward` takes them."""
+    dynamic = torch.export.Dim.DYNAMIC
+    axes = [dict.fromkeys(range(min(x.ndim, 2)), dynamic) for x in examples]
+    named = [p for p in signature(module.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
+    several = axes[len(named) :]
+    return (*axes[: len(named)], *([tuple(several)] if several else []))
+
+
+def _examples(inputs: Sequence[InputFact], width: int = 0) -> dict[str, Tensor]:
+    # A tensor each: the exporter takes equal objects for one input.
+    return {
+        fact.name: EXAMPLES[fact.name] if fact.name in EXAMPLES else torch.zeros(BATCH, KEPT, width)
+        for fact in inputs
+    }
 
 
 def _part(model: onnx.ModelProto, fact: GraphFact) -> onnx.ModelProto:

@@ -73,7 +73,15 @@ FORMAT_VERSION: Literal[2] = 2
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 VERSION = r"^(0|[1-9][0-9]{0,17})$"
 
-GraphName = Literal["embedding", "embedding_long", "attention", "attention_full", "score"]
+GraphName = Literal[
+    "embedding",
+    "embedding_long",
+    "embedding_first",
+    "embedding_next",
+    "attention",
+    "attention_full",
+    "score",
+]
 Facts = dict[str, object]
 # Pages show it as a link: nothing but an address of the web may stand there.
 LINK = r"^https?://[^\s]+$"
@@ -100,7 +108,7 @@ class InputFact(TensorFact):
     the time of asking, (B,).
     """
 
-    carries: str = Field(pattern=r"^(clicks|candidates|query)\.[a-z][a-z0-9_]*$")
+    carries: str = Field(pattern=r"^(clicks|candidates|query|kept)\.[a-z][a-z0-9_]*$")
 
 
 class GraphFact(_Strict):
