@@ -44,7 +44,7 @@ def sample_users(encoder: UserEncoder, histories: Histories) -> Floats:
     parts = []
     for start in range(0, len(users), 64):
         chosen = histories.select(users[start : start + 64])
-        inputs = encoder_inputs(chosen, encoder.config.max_length, timed=timed)
+        inputs = encoder_inputs(chosen, *encoder.config.window, timed=timed)
         with torch.no_grad():
             parts.append(encoder.encode(*map(torch.from_numpy, inputs))[0].numpy())  # (B, D)
     return np.concatenate(parts)

@@ -7,7 +7,7 @@ with the query and with the context here, as they do for the newest position in 
 takes half of the bytes of keys and values, and reading what is kept is what takes the time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from export.operators import MASKED, rotate, take
 from export.served import ServedBlock, ServedEncoder, can_rearrange
 from model.network.config import EncoderConfig
+
+NEVER = 1 << 30  # a position that no click has, so that none attends to it
 
 
 def can_keep(config: EncoderConfig) -> bool:
@@ -47,9 +49,9 @@ class FirstClicks(nn.Module):
         *earlier, last = _blocks(self.served)
         kept: list[Tensor] = []
         for block in earlier:
-            kept += _kept(block, x, sequence.positions)
+            kept += _kept(block, block.normed(x), sequence.positions)
             x = block.forward(x, sequence)
-        kept += _kept(last, x, sequence.positions)
+        kept += _kept(last, last.normed(x), sequence.positions)
         newest, _ = last.at_newest(x, sequence)  # (B, D)
         return self.served.final_norm(newest), torch.stack(kept)
 
@@ -70,7 +72,8 @@ class NextClicks(nn.Module):
         """The embedding after the newest click of each history.
 
         Args:
-            item_ids: (B, N) int64, at least one new click a history, padded on the right.
+            item_ids: (B, N) int64, at least one new click a history, padded on the right with any
+                row of the table.
             key_mask: (B, N) bool.
             lengths: (B,) int64, how many positions are kept, the start token included.
             kept: `parts_kept` times (B, P, D), padded on the right with finite numbers.
@@ -78,79 +81,63 @@ class NextClicks(nn.Module):
         Returns:
             Embeddings (B, D), and what is kept of the new clicks, (parts, B, N, D).
         """
-        new = torch.arange(item_ids.shape[1])
-        positions = lengths[:, None] + new  # (B, N)
-        x = self._embed(item_ids, key_mask, positions)  # (B, N, D)
+        width, heads = self.served.config.width, self.served.config.heads
+        positions = lengths[:, None] + torch.arange(item_ids.shape[1])  # (B, N)
+        place = torch.arange(kept[0].shape[1])  # (P,)
+        place = torch.where(place < lengths[:, None], place, NEVER)  # (B, P)
+        asked = positions.unsqueeze(2).expand(-1, -1, heads).reshape(lengths.shape[0], -1)  # (B, N H)
+        attend = torch.cat((place, positions), dim=1)[:, None] <= asked.unsqueeze(2)
         positions = positions.clamp(max=self.served.config.max_length)  # those of padding
-        before = torch.arange(kept[0].shape[1]) < lengths[:, None]  # (B, P)
-        causal = (new <= new[:, None])[None]  # (1, N, N)
-        *earlier, last = _blocks(self.served)
+        x = self._embed(item_ids, positions).reshape(-1, width)  # (B N, D)
         rest, own = iter(kept), []
-        for block in earlier:
-            own += (parts := _kept(block, x, positions))
-            query = self._queries(block, x, positions)  # (B, N, H, D)
-            context = _attend(query, _keys_and_values(block, rest), before, parts, causal)
-            x = _after(block, x, context)
-        own += (parts := _kept(last, x, positions))
-        newest = key_mask.sum(1) - 1  # (B,)
-        x, positions = take(x, newest).unsqueeze(1), lengths[:, None] + newest[:, None]
-        query = self._queries(last, x, positions)  # (B, 1, H, D)
-        causal = (new <= newest[:, None]).unsqueeze(1)  # (B, 1, N)
-        context = _attend(query, _keys_and_values(last, rest), before, parts, causal)
-        return self.served.final_norm(_after(last, x, context).squeeze(1)), torch.stack(own)
+        for block in _blocks(self.served):
+            normed = block.normed(x)  # (B N, D)
+            states = normed.reshape(*item_ids.shape, width)
+            new = _kept(block, states, positions)
+            own += new
+            query = self._queries(block, normed, positions)  # (B, N H, D)
+            seen = _attend(query, [next(rest) for _ in new], new, attend)  # (B, N H, D)
+            x = block.finish(x, block.context_of_newest(seen.reshape(-1, heads * width)))
+        newest = take(x.reshape(*item_ids.shape, width), key_mask.sum(1) - 1)  # (B, D)
+        return self.served.final_norm(newest), torch.stack(own)
 
-    def _embed(self, item_ids: Tensor, key_mask: Tensor, positions: Tensor) -> Tensor:
-        x: Tensor = self.served.item_embedding(torch.where(key_mask, item_ids, 0))  # (B, N, D)
+    def _embed(self, item_ids: Tensor, positions: Tensor) -> Tensor:
+        x: Tensor = self.served.item_embedding(item_ids)  # (B, N, D)
         if self.served.config.embedding_scale != 1:
             x = x * self.served.config.embedding_scale
         if self.served.positions is not None:
-            x = x + F.embedding(positions.clamp(max=self.served.config.max_length), self.served.positions)
+            x = x + F.embedding(positions, self.served.positions)
         return x
 
-    def _queries(self, block: ServedBlock, x: Tensor, positions: Tensor) -> Tensor:
-        """What meets the kept keys: a query of width D for each head, (B, N, H, D)."""
-        normed = block.normed(x)  # (B, N, D)
-        flat = normed.flatten(0, 1)  # a product of matrices, for the bias's sake
+    def _queries(self, block: ServedBlock, normed: Tensor, positions: Tensor) -> Tensor:
+        """What meets the kept keys: a query of width D for each head, (B, N H, D)."""
+        width = normed.shape[-1]
         if block.rotation is None:
-            return block.scores_of_newest(flat).reshape(*x.shape[:2], block.heads, -1)
-        query = rotate(block.query(flat).reshape(x.shape), positions, block.rotation)
+            return block.scores_of_newest(normed).reshape(positions.shape[0], -1, width)
+        query = block.query(normed).reshape(*positions.shape, width)
+        query = rotate(query, positions, block.rotation).unsqueeze(2)  # (B, N, 1, D)
         # The other heads' features are 0, so the whole key can stay as it is.
-        return query.unsqueeze(2) * self.of_head
+        return (query * self.of_head).reshape(positions.shape[0], -1, width)
 
 
 def _blocks(served: ServedEncoder) -> list[ServedBlock]:
     return cast("list[ServedBlock]", list(served.blocks))
 
 
-def _kept(block: ServedBlock, x: Tensor, positions: Tensor) -> list[Tensor]:
-    """What later clicks read of these states (B, L, D): key where it is turned, and normed state."""
-    normed = block.normed(x)
+def _kept(block: ServedBlock, normed: Tensor, positions: Tensor) -> list[Tensor]:
+    """What later clicks read of normed states (B, L, D): the key where it is turned, and these."""
     if block.rotation is None:
         return [normed]
-    key = block.key(normed.reshape(-1, x.shape[-1])).reshape(x.shape)
+    key = block.key(normed.reshape(-1, normed.shape[-1])).reshape(normed.shape)
     return [rotate(key, positions, block.rotation), normed]
 
 
-def _keys_and_values(block: ServedBlock, kept: Iterator[Tensor]) -> list[Tensor]:
-    return [next(kept)] if block.rotation is None else [next(kept), next(kept)]
+def _attend(query: Tensor, kept: Sequence[Tensor], new: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The mean of the states that each query attends to, (B, N H, D).
 
-
-def _attend(
-    query: Tensor, kept: Sequence[Tensor], before: Tensor, own: Sequence[Tensor], causal: Tensor
-) -> Tensor:
-    """The mean of the states that each head attends to, (B, N, H D), from queries (B, N, H, D)."""
-    batch, n, heads, width = query.shape
-    flat = query.reshape(batch, n * heads, width)
-    scores = torch.where(before.unsqueeze(1), flat @ kept[0].mT, MASKED)  # (B, N H, P)
-    new = (flat @ own[0].mT).reshape(batch, n, heads, -1)  # (B, N, H, N)
-    new = torch.where(causal.unsqueeze(2), new, MASKED).reshape(batch, n * heads, -1)
-    weights = torch.softmax(torch.cat((scores, new), dim=-1), dim=-1)  # (B, N H, P + N)
-    n_kept = kept[0].shape[1]
-    seen = weights[..., :n_kept] @ kept[-1] + weights[..., n_kept:] @ own[-1]  # (B, N H, D)
-    return seen.reshape(batch, n, heads * width)
-
-
-def _after(block: ServedBlock, x: Tensor, context: Tensor) -> Tensor:
-    """States (B, N, D) after the block."""
-    flat = block.finish(x.flatten(0, 1), block.context_of_newest(context.flatten(0, 1)))
-    return flat.reshape(x.shape)
+    Kept and new ones are joined where they are scores, which are smaller than states.
+    """
+    scores = torch.cat((query @ kept[0].mT, query @ new[0].mT), dim=-1)  # (B, N H, P + N)
+    weights = torch.softmax(torch.where(mask, scores, MASKED), dim=-1)
+    of_kept, of_new = weights.split((kept[0].shape[1], new[0].shape[1]), dim=-1)
+    return of_kept @ kept[-1] + of_new @ new[-1]

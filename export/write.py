@@ -184,7 +184,7 @@ def _golden_pairs(
         times, now = _golden_times(len(history))
         one = Histories([0], item_ids, rows, np.array([0, len(rows)]), {TIME: times}, now)
         timed = encoder.config.time != "none"
-        inputs = encoder_inputs(one, encoder.config.max_length, timed=timed)
+        inputs = encoder_inputs(one, *encoder.config.window, timed=timed)
         with torch.no_grad():
             embedding = encoder.encode(*map(torch.from_numpy, inputs))[0][0]  # (D,)
         yield GoldenPair(

@@ -27,7 +27,7 @@ class EncoderScorer:
         encoder = self._encoder
         device = encoder.item_embedding.weight.device
         timed = encoder.config.time != "none"
-        inputs = encoder_inputs(histories, encoder.config.max_length, timed=timed)
+        inputs = encoder_inputs(histories, *encoder.config.window, timed=timed)
         with torch.autocast(device.type, enabled=False):  # in bf16 many items have equal scores
             embedding, _ = encoder.encode(*(torch.from_numpy(one).to(device) for one in inputs))
             logits = encoder.logits(embedding)  # (B, n_items)

@@ -35,6 +35,7 @@ class EncoderConfig:
     feed_forward: int = 4  # hidden width of the feed-forward layer, in multiples of the width
     gated: bool = False  # SwiGLU in place of GELU
     max_length: int = 200  # the newest clicks, which the encoder reads
+    window_step: int = 1  # clicks by which the window moves where a history has more than those
     dropout: float = 0.1  # of embeddings and of every residual branch
 
     # Recipes are read through pydantic: a misspelt field is an error there too.
@@ -53,9 +54,13 @@ class EncoderConfig:
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, not one of {allowed}")
-        for field in ("width", "blocks", "heads", "feed_forward", "max_length"):
+        for field in ("width", "blocks", "heads", "feed_forward", "max_length", "window_step"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}, at least 1 is needed")
+        if self.window_step > self.max_length:
+            raise ValueError(
+                f"window_step is {self.window_step}, more than max_length {self.max_length}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, at least 0 and below 1 is needed")
         if not 0 < self.embedding_scale < math.inf:
@@ -66,6 +71,11 @@ class EncoderConfig:
             self._check_rotary()
         if self.time == "rotary" and self.positions != "rotary":
             raise ValueError(f"rotary time needs rotary positions beside it, not {self.positions}")
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many clicks the encoder reads, and by how many their window moves."""
+        return self.max_length, self.window_step
 
     def _check_rotary(self) -> None:
         if self.similarity == "additive":
