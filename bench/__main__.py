@@ -16,6 +16,7 @@ from bench.items import items
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
+from bench.next_click import next_click
 from bench.online import latency, online
 from bench.playground import playground
 from bench.pooling import pooling
@@ -57,6 +58,7 @@ for serving in (
     curves,
     protocols,
     recommend,
+    next_click,
     reload,
     secured,
     house,

@@ -126,7 +126,9 @@ def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
             "embedding_long", [embedding], inputs, min_length=LONG_HISTORY
         )
     if can_keep(config):
-        kept = _outputs(KEPT_OUTPUTS, ([-1, config.width], [parts_kept(config), -1, -1, config.width]))
+        kept = _outputs(
+            KEPT_OUTPUTS, ([-1, config.width], [parts_kept(config), -1, -1, config.width])
+        )
         graphs["embedding_first"] = _graph("embedding_first", kept, inputs)
         graphs["embedding_next"] = _graph("embedding_next", kept, next_inputs(config))
     if config.attention == "source_target":

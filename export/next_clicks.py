@@ -85,7 +85,9 @@ class NextClicks(nn.Module):
         positions = lengths[:, None] + torch.arange(item_ids.shape[1])  # (B, N)
         place = torch.arange(kept[0].shape[1])  # (P,)
         place = torch.where(place < lengths[:, None], place, NEVER)  # (B, P)
-        asked = positions.unsqueeze(2).expand(-1, -1, heads).reshape(lengths.shape[0], -1)  # (B, N H)
+        asked = (
+            positions.unsqueeze(2).expand(-1, -1, heads).reshape(lengths.shape[0], -1)
+        )  # (B, N H)
         attend = torch.cat((place, positions), dim=1)[:, None] <= asked.unsqueeze(2)
         positions = positions.clamp(max=self.served.config.max_length)  # those of padding
         x = self._embed(item_ids, positions).reshape(-1, width)  # (B N, D)

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(default=2048, ge=1)  # a run of the graph, padding included
     max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
     kept_megabytes: float = Field(default=0.0, ge=0.0)  # of recent histories, per worker and model
-    kept_seconds: float = Field(default=900.0, gt=0.0)  # that anything of a history is kept, at most
+    kept_seconds: float = Field(
+        default=900.0, gt=0.0
+    )  # that anything of a history is kept, at most
     deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result
     max_connections: int = Field(default=4096, ge=1)  # per worker
     max_headers: int = Field(default=100, ge=1)  # a request

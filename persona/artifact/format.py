@@ -147,7 +147,9 @@ class Architecture(_Strict):
     norm: Literal["pre", "post"]
     heads: int = Field(ge=1)
     max_length: int = Field(ge=1)
-    window_step: int = Field(default=1, ge=1)  # clicks by which the window of longer histories moves
+    window_step: int = Field(
+        default=1, ge=1
+    )  # clicks by which the window of longer histories moves
     feed_forward: int = Field(ge=1)  # hidden width of the feed-forward layer, in widths
     gated: bool
     embedding_scale: float
