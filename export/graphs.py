@@ -48,7 +48,11 @@ TIME_INPUTS = (
     InputFact(name="times", datatype="INT64", shape=[-1, -1], carries="clicks.time"),
     InputFact(name="asked", datatype="INT64", shape=[-1], carries="query.time"),
 )
-LENGTHS_INPUT = InputFact(name="lengths", datatype="INT64", shape=[-1], carries="kept.lengths")
+NEXT_INPUTS = (
+    InputFact(name="positions", datatype="INT64", shape=[-1, -1], carries="kept.positions"),
+    InputFact(name="attend", datatype="BOOL", shape=[-1, -1, -1], carries="kept.attend"),
+    InputFact(name="newest", datatype="INT64", shape=[-1], carries="kept.newest"),
+)
 OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
 KEPT_OUTPUTS = ("user_embedding", "kept")
 SCORE_OUTPUTS = ("scores", "candidate_attention")
@@ -61,7 +65,8 @@ EXAMPLES = {
     "candidate_ids": torch.zeros(BATCH, CANDIDATES, dtype=torch.int64),
     "times": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "asked": torch.zeros(BATCH, dtype=torch.int64),
-    "lengths": torch.ones(BATCH, dtype=torch.int64),
+    "positions": torch.ones(BATCH, LENGTH, dtype=torch.int64),
+    "newest": torch.zeros(BATCH, dtype=torch.int64),
 }
 
 
@@ -157,7 +162,7 @@ def next_inputs(config: EncoderConfig) -> list[InputFact]:
         )
         for part in range(parts_kept(config))
     ]
-    return [*INPUTS, LENGTHS_INPUT, *parts]
+    return [INPUTS[0], *NEXT_INPUTS, *parts]
 
 
 def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
@@ -186,7 +191,7 @@ def _traced(
 ) -> Iterator[tuple[onnx.ModelProto, list[GraphName]]]:
     """Each model that is traced, and the graphs that are parts of it."""
     served = ServedEncoder(encoder) if can_rearrange(encoder.config) else PlainEncoder(encoder)
-    examples = _examples(graph_inputs(encoder.config))
+    examples = _examples(graph_inputs(encoder.config), encoder.config)
     yield to_onnx(served, examples, OUTPUTS), ["embedding", "attention", "attention_full"]
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
@@ -194,10 +199,10 @@ def _traced(
     if "embedding_next" in facts:
         plain = ServedEncoder(encoder)
         yield to_onnx(FirstClicks(plain), examples, KEPT_OUTPUTS), ["embedding_first"]
-        examples = _examples(next_inputs(encoder.config), encoder.config.width)
+        examples = _examples(next_inputs(encoder.config), encoder.config)
         yield to_onnx(NextClicks(plain), examples, KEPT_OUTPUTS), ["embedding_next"]
     if "score" in facts:
-        examples = _examples(graph_inputs(encoder.config, candidates=True))
+        examples = _examples(graph_inputs(encoder.config, candidates=True), encoder.config)
         yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]
 
 
@@ -226,18 +231,23 @@ def to_onnx(
 
 
 def _dynamic(module: nn.Module, examples: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Batch and length of every input, as the module's `forward` takes them."""
+    """All axes but the width, as the module's `forward` takes its inputs."""
     dynamic = torch.export.Dim.DYNAMIC
-    axes = [dict.fromkeys(range(min(x.ndim, 2)), dynamic) for x in examples]
+    axes = [dict.fromkeys(range(x.ndim - x.is_floating_point()), dynamic) for x in examples]
     named = [p for p in signature(module.forward).parameters.values() if p.kind != p.VAR_POSITIONAL]
     several = axes[len(named) :]
     return (*axes[: len(named)], *([tuple(several)] if several else []))
 
 
-def _examples(inputs: Sequence[InputFact], width: int = 0) -> dict[str, Tensor]:
-    # A tensor each: the exporter takes equal objects for one input.
+def _examples(inputs: Sequence[InputFact], config: EncoderConfig) -> dict[str, Tensor]:
+    """A tensor of its own for each input: the exporter takes one object for one input."""
+    sizes = (BATCH, config.heads * LENGTH, KEPT + LENGTH)
+    attend = torch.ones(sizes, dtype=torch.bool)
+    kept = torch.zeros(BATCH, KEPT, config.width)
     return {
-        fact.name: EXAMPLES[fact.name] if fact.name in EXAMPLES else torch.zeros(BATCH, KEPT, width)
+        fact.name: attend
+        if fact.name == "attend"
+        else EXAMPLES.get(fact.name, kept).clone()
         for fact in inputs
     }
 

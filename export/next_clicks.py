@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.operators import MASKED, rotate, take
+from export.operators import MASKED, rotate
 from export.served import ServedBlock, ServedEncoder, can_rearrange
 from model.network.config import EncoderConfig
-
-NEVER = 1 << 30  # a position that no click has, so that none attends to it
 
 
 def can_keep(config: EncoderConfig) -> bool:
@@ -67,29 +65,27 @@ class NextClicks(nn.Module):
         self.register_buffer("of_head", of_head.float(), persistent=False)  # (H, D)
 
     def forward(
-        self, item_ids: Tensor, key_mask: Tensor, lengths: Tensor, *kept: Tensor
+        self,
+        item_ids: Tensor,
+        positions: Tensor,
+        attend: Tensor,
+        newest: Tensor,
+        *kept: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The embedding after the newest click of each history.
 
         Args:
-            item_ids: (B, N) int64, at least one new click a history, padded on the right with any
-                row of the table.
-            key_mask: (B, N) bool.
-            lengths: (B,) int64, how many positions are kept, the start token included.
-            kept: `parts_kept` times (B, P, D), padded on the right with finite numbers.
+            item_ids: (B, N) int64, at least one new click a history; padding may be any row.
+            positions: (B, N) int64, of the new clicks, counted from the start token at 0.
+            attend: (B, N H, P + N) bool, to which kept and new positions each head of a new click
+                attends.
+            newest: (B,) int64, the place of each history's newest click among all B N.
+            kept: `parts_kept` times (B, P, D); padding may be any finite numbers.
 
         Returns:
             Embeddings (B, D), and what is kept of the new clicks, (parts, B, N, D).
         """
         width, heads = self.served.config.width, self.served.config.heads
-        positions = lengths[:, None] + torch.arange(item_ids.shape[1])  # (B, N)
-        place = torch.arange(kept[0].shape[1])  # (P,)
-        place = torch.where(place < lengths[:, None], place, NEVER)  # (B, P)
-        asked = (
-            positions.unsqueeze(2).expand(-1, -1, heads).reshape(lengths.shape[0], -1)
-        )  # (B, N H)
-        attend = torch.cat((place, positions), dim=1)[:, None] <= asked.unsqueeze(2)
-        positions = positions.clamp(max=self.served.config.max_length)  # those of padding
         x = self._embed(item_ids, positions).reshape(-1, width)  # (B N, D)
         rest, own = iter(kept), []
         for block in _blocks(self.served):
@@ -100,8 +96,7 @@ class NextClicks(nn.Module):
             query = self._queries(block, normed, positions)  # (B, N H, D)
             seen = _attend(query, [next(rest) for _ in new], new, attend)  # (B, N H, D)
             x = block.finish(x, block.context_of_newest(seen.reshape(-1, heads * width)))
-        newest = take(x.reshape(*item_ids.shape, width), key_mask.sum(1) - 1)  # (B, D)
-        return self.served.final_norm(newest), torch.stack(own)
+        return self.served.final_norm(F.embedding(newest, x)), torch.stack(own)
 
     def _embed(self, item_ids: Tensor, positions: Tensor) -> Tensor:
         x: Tensor = self.served.item_embedding(item_ids)  # (B, N, D)

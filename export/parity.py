@@ -16,6 +16,7 @@ from export.next_clicks import can_keep
 from model.network.attention import PaddingSide, mask_from_lengths
 from model.network.encoder import UserEncoder
 from persona.artifact.format import GraphFact, GraphName, ParityFact
+from persona.engine.continuing import next_feeds
 
 # Largest absolute difference of any output whose numbers stay below 1; where they do not, of the
 # largest of them: what is lost in a sum is lost of its largest terms.
@@ -68,14 +69,16 @@ def compare(encoder: UserEncoder, folder: Path, facts: dict[GraphName, GraphFact
             cases.append(Case(name, *shape, worst, largest))
         if can_keep(encoder.config) and shape[-1] == "right":  # the engine pads there
             whole = expected["user_embedding"][inputs["key_mask"].any(1).numpy()]
-            worst = difference(_in_two(sessions, inputs), whole)
+            worst = difference(_in_two(sessions, inputs, encoder.config.heads), whole)
             largest = float(np.abs(whole).max())
             cases.append(Case("embedding_next", *shape, worst, largest))
     return cases
 
 
 def _in_two(
-    sessions: Mapping[GraphName, onnxruntime.InferenceSession], inputs: Mapping[str, Tensor]
+    sessions: Mapping[GraphName, onnxruntime.InferenceSession],
+    inputs: Mapping[str, Tensor],
+    heads: int,
 ) -> np.ndarray:
     """The embeddings of all histories that have a click, computed in two parts.
 
@@ -89,10 +92,10 @@ def _in_two(
     feeds = {"item_ids": item_ids, "key_mask": index < before[:, None]}
     _, kept = sessions["embedding_first"].run(None, feeds)  # (parts, B, 1 + L, D)
     new = np.minimum(before[:, None] + index[: n_new.max()], len(index) - 1)  # (B, N)
+    following = next_feeds((1 + before).tolist(), n_new.tolist(), heads)
     feeds = {
         "item_ids": np.take_along_axis(item_ids, new, 1),
-        "key_mask": index[: n_new.max()] < n_new[:, None],
-        "lengths": 1 + before,
+        **dict(zip(("positions", "attend", "newest"), following, strict=True)),
         **{f"kept_{part}": one for part, one in enumerate(kept)},
     }
     embeddings: np.ndarray = sessions["embedding_next"].run(["user_embedding"], feeds)[0]

@@ -7,9 +7,10 @@ their newest clicks are kept they take 137 µs, and 30 µs more for gathering wh
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from persona.artifact.format import GraphName
 from persona.contract import ITEM_ID, Floats
@@ -26,7 +27,8 @@ class Continuing:
 
     def __init__(self, session: Session, histories: KeptHistories) -> None:
         self._session, self._histories = session, histories
-        self._lengths, *self._parts = session.fed("embedding_next", "kept")
+        self._names = session.fed("embedding_next", "kept")
+        self._heads = session.artifact.manifest.architecture.heads
         self._gathered: Floats = np.zeros(0, np.float32)
         self._ways: dict[Way, Callable[[list[Input]], Compute]] = {
             "plain": self._plain,
@@ -80,14 +82,17 @@ class Continuing:
         return embeddings
 
     def _next(self, inputs: list[Input]) -> Compute:
-        new = [_found(one).new for one in inputs]
-        return partial(self._run_next, inputs, self._session.feeds("embedding_next", inputs, new))
-
-    def _run_next(self, inputs: Sequence[Input], feeds: Feeds) -> Floats:
         founds = [_found(one) for one in inputs]
         befores = [_before(found) for found in founds]
-        feeds[self._lengths] = np.array([before.positions for before in befores], np.int64)
-        feeds.update(zip(self._parts, self._gather(befores), strict=True))
+        new, kept = [found.new for found in founds], [before.positions for before in befores]
+        feeds = self._session.feeds("embedding_next", inputs, new)
+        feeds.update(zip(self._names, next_feeds(kept, new, self._heads), strict=False))
+        return partial(self._run_next, founds, befores, feeds)
+
+    def _run_next(
+        self, founds: Sequence[Found], befores: Sequence[Kept], feeds: Feeds
+    ) -> Floats:
+        feeds.update(zip(self._names[3:], self._gather(befores), strict=True))
         # (B, D) and (parts, B, N, D)
         embeddings, states = self._session.compute("embedding_next", feeds)
         for at, (found, before) in enumerate(zip(founds, befores, strict=True)):
@@ -109,6 +114,31 @@ class Continuing:
         for at, before in enumerate(befores):
             gathered[:, at, : before.positions] = before.line.states[:, : before.positions]
         return gathered
+
+
+def next_feeds(kept: Sequence[int], new: Sequence[int], heads: int) -> tuple[NDArray[Any], ...]:
+    """What `embedding_next` reads beside ids and states: positions, attend and newest.
+
+    Args:
+        kept: positions of each history that are kept.
+        new: its new clicks.
+        heads: of the attention.
+    """
+    longest, most = max(kept), max(new)
+    last = np.array(new)[:, None] - 1  # (B, 1)
+    positions = np.array(kept)[:, None] + np.minimum(np.arange(most), last)  # (B, N)
+    if most == 1:  # nearly always
+        rows = [(b"\1" * n).ljust(longest, b"\0") + b"\1" for n in kept]
+    else:
+        # Of padding, too, each new click attends to itself: a row needs something to attend to.
+        rows = [
+            (b"\1" * n).ljust(longest, b"\0") + (b"\1" * (at + 1)).ljust(most, b"\0")
+            for n in kept
+            for at in range(most)
+        ]
+    attend = np.frombuffer(b"".join([row * heads for row in rows]), np.bool_)
+    newest = np.arange(len(new)) * most + last[:, 0]  # (B,)
+    return positions, attend.reshape(len(kept), most * heads, longest + most), newest
 
 
 def known(inputs: Sequence[Input]) -> list[Output]:
