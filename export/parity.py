@@ -96,7 +96,7 @@ def _in_two(
     feeds = {
         "item_ids": np.take_along_axis(item_ids, new, 1),
         **dict(zip(("positions", "attend", "newest"), following, strict=True)),
-        **{f"kept_{part}": one for part, one in enumerate(kept)},
+        **{f"kept_{part}": one[:, : 1 + before.max()] for part, one in enumerate(kept)},
     }
     embeddings: np.ndarray = sessions["embedding_next"].run(["user_embedding"], feeds)[0]
     return embeddings
