@@ -245,9 +245,7 @@ def _examples(inputs: Sequence[InputFact], config: EncoderConfig) -> dict[str, T
     attend = torch.ones(sizes, dtype=torch.bool)
     kept = torch.zeros(BATCH, KEPT, config.width)
     return {
-        fact.name: attend
-        if fact.name == "attend"
-        else EXAMPLES.get(fact.name, kept).clone()
+        fact.name: attend if fact.name == "attend" else EXAMPLES.get(fact.name, kept).clone()
         for fact in inputs
     }
 

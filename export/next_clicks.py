@@ -1,4 +1,4 @@
-"""New clicks of histories whose earlier clicks are kept; the graphs that `persona.engine.kept` uses.
+"""New clicks of histories whose earlier clicks are kept, see persona/engine/kept.py.
 
 Attention is causal: what a position is after a block depends on the positions before it alone. So
 what later clicks read of it never changes: the normed state that enters each block and, with rotary
@@ -110,11 +110,13 @@ class NextClicks(nn.Module):
         """What meets the kept keys: a query of width D for each head, (B, N H, D)."""
         width = normed.shape[-1]
         if block.rotation is None:
-            return block.scores_of_newest(normed).reshape(positions.shape[0], -1, width)
+            lifted: Tensor = block.scores_of_newest(normed)  # (B N, H D)
+            return lifted.reshape(positions.shape[0], -1, width)
         query = block.query(normed).reshape(*positions.shape, width)
         query = rotate(query, positions, block.rotation).unsqueeze(2)  # (B, N, 1, D)
         # The other heads' features are 0, so the whole key can stay as it is.
-        return (query * self.of_head).reshape(positions.shape[0], -1, width)
+        of_head = cast("Tensor", self.of_head)  # (H, D)
+        return (query * of_head).reshape(positions.shape[0], -1, width)
 
 
 def _blocks(served: ServedEncoder) -> list[ServedBlock]:
@@ -136,5 +138,7 @@ def _attend(query: Tensor, kept: Sequence[Tensor], new: Sequence[Tensor], mask: 
     """
     scores = torch.cat((query @ kept[0].mT, query @ new[0].mT), dim=-1)  # (B, N H, P + N)
     weights = torch.softmax(torch.where(mask, scores, MASKED), dim=-1)
-    of_kept, of_new = weights.split((kept[0].shape[1], new[0].shape[1]), dim=-1)
-    return of_kept @ kept[-1] + of_new @ new[-1]
+    sizes = [kept[0].shape[1], new[0].shape[1]]
+    of_kept, of_new = torch.split(weights, sizes, dim=-1)
+    seen: Tensor = of_kept @ kept[-1] + of_new @ new[-1]
+    return seen

@@ -232,9 +232,11 @@ class ServedBlock(nn.Module):
         return (split(query, self.heads) @ split(key, self.heads).mT).squeeze(2)
 
     def normed(self, x: Tensor) -> Tensor:
+        """The input of the attention layer."""
         return x if self.post else cast("Tensor", self.attention_norm(x))
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
+        """The states after the block, from those before it and what its attention gives."""
         x = x + context
         if self.post:
             x = self.attention_norm(x)

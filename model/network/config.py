@@ -54,13 +54,7 @@ class EncoderConfig:
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, not one of {allowed}")
-        for field in ("width", "blocks", "heads", "feed_forward", "max_length", "window_step"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}, at least 1 is needed")
-        if self.window_step > self.max_length:
-            raise ValueError(
-                f"window_step is {self.window_step}, more than max_length {self.max_length}"
-            )
+        self._check_sizes()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, at least 0 and below 1 is needed")
         if not 0 < self.embedding_scale < math.inf:
@@ -71,6 +65,15 @@ class EncoderConfig:
             self._check_rotary()
         if self.time == "rotary" and self.positions != "rotary":
             raise ValueError(f"rotary time needs rotary positions beside it, not {self.positions}")
+
+    def _check_sizes(self) -> None:
+        for field in ("width", "blocks", "heads", "feed_forward", "max_length", "window_step"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}, at least 1 is needed")
+        if self.window_step > self.max_length:
+            raise ValueError(
+                f"window_step is {self.window_step}, more than max_length {self.max_length}"
+            )
 
     @property
     def window(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ their newest clicks are kept they take 137 µs, and 30 µs more for gathering wh
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from persona.engine.session import Feeds, Input, Output, Session
 
 KEEPING: tuple[GraphName, ...] = ("embedding_first", "embedding_next")
 Way = Literal["plain", "first", "next", "few"]  # few: one new click would be padded to them
-Compute = Callable[[], Sequence[Floats]]  # gives an embedding for each of some inputs
+Compute = Callable[[], Iterable[Floats]]  # gives an embedding for each of some inputs
 
 
 class Continuing:
@@ -74,7 +74,6 @@ class Continuing:
         return partial(self._run_first, inputs, feeds)
 
     def _run_first(self, inputs: Sequence[Input], feeds: Feeds) -> Floats:
-        # (B, D) and (parts, B, 1 + L, D)
         embeddings, states = self._session.compute("embedding_first", feeds)
         for at, one in enumerate(inputs):
             line = self._histories.begin(states[:, at, : 1 + one.length])
@@ -89,11 +88,8 @@ class Continuing:
         feeds.update(zip(self._names, next_feeds(kept, new, self._heads), strict=False))
         return partial(self._run_next, founds, befores, feeds)
 
-    def _run_next(
-        self, founds: Sequence[Found], befores: Sequence[Kept], feeds: Feeds
-    ) -> Floats:
+    def _run_next(self, founds: Sequence[Found], befores: Sequence[Kept], feeds: Feeds) -> Floats:
         feeds.update(zip(self._names[3:], self._gather(befores), strict=True))
-        # (B, D) and (parts, B, N, D)
         embeddings, states = self._session.compute("embedding_next", feeds)
         for at, (found, before) in enumerate(zip(founds, befores, strict=True)):
             line = self._histories.continued(before, states[:, at, : found.new])

@@ -16,6 +16,7 @@ import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -26,7 +27,7 @@ from persona.contract import Floats, ItemId
 MOST_NEW = 8  # clicks by which a history may have grown since it was kept
 ROOM = 8  # positions that a line has beyond its need, so that it seldom moves
 ENTRY_BYTES = 512  # of a kept history's digest and objects, beside its embedding and its line
-POSITIONS_A_TOKEN = 16  # kept positions that take as long to read as a token to compute
+POSITIONS_A_TOKEN = 32  # kept positions that take as long to read as a token to compute
 SWEEPS = 8  # looks for what is too old, in the time that something may be kept
 
 
@@ -66,7 +67,7 @@ class Found:
         """What is left to do costs as much as so many tokens."""
         if self.before is None:
             return 1 + self.length
-        return 1 + self.new + self.before.positions // POSITIONS_A_TOKEN
+        return 2 + self.new + self.before.positions // POSITIONS_A_TOKEN
 
 
 @dataclass(slots=True)
@@ -216,10 +217,12 @@ class KeptHistories:
         return found
 
     def _sweep_later(self) -> None:
-        if not self._sweeps:
-            self._sweeps = True
+        if self._sweeps:
+            return
+        with suppress(RuntimeError):  # no event loop runs: whoever keeps histories there sweeps
             loop = asyncio.get_running_loop()
             loop.call_later(self.max_seconds / SWEEPS, _sweep, weakref.ref(self))
+            self._sweeps = True
 
     def swept(self) -> None:
         """The sweep that the event loop was asked for."""
@@ -251,7 +254,7 @@ def _as_bytes(items: Sequence[ItemId]) -> bytes | None:
     """The ids as bytes that no other history has, among those of texts or of numbers."""
     try:
         if not isinstance(items[0], str):
-            return array("q", items).tobytes()  # type: ignore[arg-type]  # or a TypeError
+            return array("q", items).tobytes()  # type: ignore[type-var]  # or a TypeError
         data = "\0".join(items).encode("utf-8", "surrogatepass")  # type: ignore[arg-type]  # the same
     except (IndexError, TypeError, OverflowError):
         return None

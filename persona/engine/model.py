@@ -1,6 +1,8 @@
 """One version of a model, verified and warmed up, that answers queries."""
 
 import asyncio
+import math
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -78,6 +80,7 @@ class Model:
             self._session = Session(self.artifact)
             self.kept = KeptHistories(int(limits.kept_megabytes * 1e6), limits.kept_seconds)
             continuing = Continuing(self._session, self.kept)
+            self._prove_continuing()
         self._prove()
         architecture = self.manifest.architecture
         self._warm_up(running is not None and running.manifest.architecture == architecture)
@@ -225,6 +228,20 @@ class Model:
             outputs = self._run_or_raise(graph, self._golden_inputs)
             actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
             self._compare(graph, actual, expected)
+
+    def _prove_continuing(self) -> None:
+        """Replays the golden pairs without their newest clicks, and then with them."""
+        pairs = self.artifact.golden.pairs
+        kept = KeptHistories(sys.maxsize, math.inf)
+        continuing = Continuing(self._session, kept)
+        histories = [[pair.history[:-1] for pair in pairs], [pair.history for pair in pairs]]
+        _, outputs = (
+            continuing.prepare(self._reader.used(Query({ITEM_ID: part}), range(len(part)), kept))()
+            for part in histories
+        )
+        actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
+        expected = np.array([pair.user_embedding for pair in pairs], np.float32)
+        self._compare("embedding_next", actual, expected)
 
     def _compare(self, graph: GraphName, actual: Floats, expected: Floats) -> None:
         difference = float(np.abs(actual - expected).max())
