@@ -33,6 +33,7 @@ from bench.times import time_cost, times
 from bench.training_cost import training_cost
 from bench.tree import tests, tree
 from bench.warm_start import warm_start
+from bench.window_step import window_step
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(tree)
@@ -78,6 +79,7 @@ for training in (
     house_training,
     training_cost,
     warm_start,
+    window_step,
 ):
     app.command()(training)
 

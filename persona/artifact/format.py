@@ -8,6 +8,8 @@
         embedding_long.onnx    the same function, faster for long histories
         attention.onnx         embedding.onnx, and attention_pooled (B, H, 1 + L)
         attention_full.onnx    embedding.onnx, and attention_full (B, blocks, H, 1 + L, 1 + L)
+        embedding_first.onnx   embedding.onnx, and what is kept of the clicks, (parts, B, 1 + L, D)
+        embedding_next.onnx    of histories that are kept: their new clicks alone -> the same
         score.onnx             source-target attention: candidate_ids (B, N) is an input too
                                -> scores (B, N), candidate_attention (B, N, H, L)
         weights.bin            the tensors that the graphs share, except the item table
