@@ -35,7 +35,7 @@ from persona.contract import ITEM_ID, Floats, Query
 from persona.engine import Engine, Limits
 
 USERS = 2000
-CONNECTIONS = 32
+CONNECTIONS = 64
 MEGABYTES = 1000  # more than all users need: what is measured is what keeping is worth
 WINDOW_STEP = 50  # of 200 clicks
 WARM_ROUNDS = 1
