@@ -107,7 +107,7 @@ class InputFact(TensorFact):
 
     `clicks.item_id` is the column `item_id` of the clicks, (B, L); `clicks.mask` is True on real
     clicks, (B, L); `candidates.item_id` is that column of the candidates, (B, N); `query.time` is
-    the time of asking, (B,).
+    the time of asking, (B,). What begins with `kept.` is for `persona/engine/continuing.py`.
     """
 
     carries: str = Field(pattern=r"^(clicks|candidates|query|kept)\.[a-z][a-z0-9_]*$")
