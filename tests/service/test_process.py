@@ -110,27 +110,3 @@ def shares(parent: int, port: int) -> list[int]:
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
             counts.append(own)
     return counts
-
-
-def test_what_is_kept_is_counted(tiny_artifacts: Path) -> None:
-    histories = [[f"item {n}" for n in range(length)] for length in (3, 4, 4)]
-    with serving(tiny_artifacts, kept_megabytes=10) as client:
-        for history in histories:
-            client.post("/v1/encode", json={"histories": [history]}).raise_for_status()
-        lines = client.get("/metrics").text.splitlines()
-    labels = 'model="tiny",{}version="1"'
-    for outcome, count in (("whole", 1), ("continued", 2), ("new", 0)):
-        name = labels.format(f'outcome="{outcome}",')
-        assert f"persona_found_histories_total{{{name}}} {float(count)}" in lines
-    for outcome, count in (("saved", 7), ("computed", 4)):
-        name = labels.format(f'outcome="{outcome}",')
-        assert f"persona_found_clicks_total{{{name}}} {float(count)}" in lines
-    assert f"persona_kept_histories{{{labels.format('')}}} 1.0" in lines
-
-
-def test_answers_are_the_same_whether_others_asked_before(tiny_artifacts: Path) -> None:
-    body = {"histories": [["item 1", "item 2"]]}
-    with serving(tiny_artifacts, kept_megabytes=10) as client:
-        first, second = (client.post("/v1/encode", json=body) for _ in range(2))
-    assert first.json() == second.json()
-    assert first.headers.keys() == second.headers.keys()
