@@ -127,7 +127,7 @@ def _beside_before(commit: str, mix: str, rounds: int, users: int) -> Rates:
 
 def _service(checkout: Path, artifacts: Path, workers: int = 1, **settings: str) -> Server:
     server = of_checkout(checkout, artifacts, workers)
-    settings |= {"keep_alive_seconds": "600"}  # while others are measured
+    settings |= {"keep_alive_seconds": "600", "header_seconds": "600"}  # while others are measured
     variables = {f"PERSONA_{name.upper()}": value for name, value in settings.items()}
     return replace(server, variables={**server.variables, **variables})
 

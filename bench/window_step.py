@@ -29,7 +29,9 @@ def window_step(
     found: dict[int, list[Evaluation]] = {step: [] for step in STEPS}
     for seed in range(seeds):
         for step in STEPS:
-            found[step].append(trained(_with_step(seeded(recipe, seed, None), step), data).evaluate())
+            found[step].append(
+                trained(_with_step(seeded(recipe, seed, None), step), data).evaluate()
+            )
             typer.echo(f"seed {seed}, step {step}: {found[step][-1].metrics['NDCG@10']:.4f}")
     command = f"python -m bench window-step --seeds {seeds}"
     kept = mean(found[SHOWN], "NDCG@10") / mean(found[1], "NDCG@10")
@@ -45,7 +47,9 @@ def window_step(
         "The window has at most 200 clicks; one user in seven has more. Trained once a seed: the "
         f"step changes what is read, not what is learnt. Written by `{command}` on {machine()}."
     )
-    record_table("encoder_window_step", f"#### Windows that move in steps\n\n{about}\n\n{text}\n", [PAGE])
+    record_table(
+        "encoder_window_step", f"#### Windows that move in steps\n\n{about}\n\n{text}\n", [PAGE]
+    )
 
 
 def _with_step(recipe: Recipe, step: int) -> Recipe:

@@ -28,7 +28,6 @@ from persona.contract import (
 )
 from persona.engine import Engine, Limits
 from persona.engine.kept import MOST_NEW, KeptHistories
-from persona.engine.timeouts import TICK_S
 from tests.conftest import TINY_ITEMS, random_encoder
 
 DEADLINE_S = 60.0
