@@ -1,10 +1,9 @@
 """Sessions replayed: each user asks again after each click, with and without what is kept.
 
 2,000 users are somewhere in their sessions, a long one more probably than a short one, and go on
-click by click in turn. Whose session ends is followed by a new user. A request
-holds the whole history. One round over all users comes before those that count, as if the replay
-had been going on for long. The services are up at the same time, of one worker each, and measured in
-turn.
+click by click in turn. Whose session ends is followed by a new user. A request holds the whole
+history. One round over all users comes before those that count, as if the replay had been going on
+for long. The services are up at the same time, of one worker each, and measured in turn.
 """
 
 import asyncio
