@@ -7,10 +7,10 @@ for long. The services are up at the same time, of one worker each, and measured
 """
 
 import asyncio
+import os
 import random
 import select
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +27,7 @@ from bench import encoders, load, loads
 from bench.batch import Rounds
 from bench.house import ROOT, artifacts_of, check_out, of_checkout
 from bench.loads import Rows
-from bench.peers import Server, running
+from bench.peers import Running, Server, running
 from bench.report import table, tell
 from bench.results import record
 from persona.contract import ITEM_ID, Floats, Query
@@ -152,23 +152,26 @@ def _in_turn(services: Mapping[str, Server], mix: str, rounds: int, users: int) 
 class Connected:
     """A service, and connections to it that stay open."""
 
-    server: Server
+    running: Running
     connections: Mapping[int, socket.socket]  # by file number
 
     def answers_a_second(self, asked: Rows, *, by_user: bool = True) -> float:
         """Every connection sends its next request when it has its answer.
+
+        Seconds are of the processor time of the service, all of which a busy worker takes. What else
+        runs on the machine, this side of the connections among it, does not count.
 
         `by_user`: the same user's come over the same connection every time.
 
         Raises:
             RuntimeError: a request failed.
         """
-        requests = load.requests(self.server, [[history] for history in asked])
+        requests = load.requests(self.running.server, [[history] for history in asked])
         if not by_user:
             SHUFFLE.shuffle(requests)
         n = len(self.connections)
         queues = {number: deque(requests[at::n]) for at, number in enumerate(self.connections)}
-        began = time.perf_counter()
+        before = self._processor_s()
         busy = {number for number in queues if self._send(number, queues)}
         while busy:
             for number in select.select(busy, [], [], load.PATIENCE_S)[0]:
@@ -176,7 +179,12 @@ class Connected:
                     raise RuntimeError(f"an answer with status {status}")
                 if not self._send(number, queues):
                     busy.remove(number)
-        return len(requests) / (time.perf_counter() - began)
+        return len(requests) / (self._processor_s() - before)
+
+    def _processor_s(self) -> float:
+        stats = [Path(f"/proc/{number}/stat").read_text() for number in self.running.processes()]
+        ticks = sum(sum(map(int, stat.rpartition(") ")[2].split()[11:13])) for stat in stats)
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def _send(self, number: int, queues: Mapping[int, deque[bytes]]) -> bool:
         if queues[number]:
@@ -190,7 +198,7 @@ def connected(server: Server) -> Iterator[Connected]:
     """Starts a service and opens connections to it."""
     with running(server) as started, ExitStack() as stack:
         opened = [stack.enter_context(one) for one in load.connect(started.port, CONNECTIONS)]
-        yield Connected(started.server, {one.fileno(): one for one in opened})
+        yield Connected(started, {one.fileno(): one for one in opened})
 
 
 def _workers(artifacts: Path, rounds: int, users: int) -> Rates:
@@ -255,7 +263,8 @@ def _section(
     about = (
         f"Sessions replayed: each of {users:,} users asks again after each click, with the whole "
         f"history in the request; films as in ml-1m, news as on a news site. One worker, "
-        f"{CONNECTIONS} connections, medians of {rounds} rounds. The window of longer histories "
+        f"{CONNECTIONS} connections, medians of {rounds} rounds; seconds of the worker's processor "
+        f"time, of which a busy worker takes all. The window of longer histories "
         f"moves by {WINDOW_STEP} clicks."
     )
     rest = (
