@@ -87,13 +87,19 @@ class KeptHistories:
     Args:
         max_bytes: of all that is kept.
         max_seconds: that a click's state is kept, however often it is used.
+        min_clicks: of a history; a shorter one takes no longer to compute than to find and keep.
         clock: in seconds.
     """
 
     def __init__(
-        self, max_bytes: int, max_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        max_bytes: int,
+        max_seconds: float,
+        min_clicks: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_bytes, self.max_seconds, self._clock = max_bytes, max_seconds, clock
+        self.min_clicks = min_clicks
         self.bytes = 0
         self._counts = Counts()
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()  # those asked for last at the end
@@ -112,12 +118,12 @@ class KeptHistories:
         return counts
 
     def find(self, items: Sequence[ItemId]) -> Found | None:
-        """What is kept of a history; None if it cannot be told from others.
+        """What is kept of a history; None if it is too short or cannot be told from others.
 
         That is so without a click, and where ids are neither all texts, without a NUL, nor all
         integers of 64 bits.
         """
-        if (data := _as_bytes(items)) is None:
+        if len(items) < self.min_clicks or (data := _as_bytes(items)) is None:
             return None
         start = self._texts if isinstance(items[0], str) else self._numbers
         length, new = len(items), 0
@@ -127,9 +133,10 @@ class KeptHistories:
         shorter = digest.digest()
         digest.update(data[end:])
         before = self._use(key := digest.digest())
-        if before is None and length > 1:
+        least = max(1, self.min_clicks)
+        if before is None and length > least:
             new, before = 1, self._use(shorter)
-        while before is None and new < min(MOST_NEW, length - 1):
+        while before is None and new < min(MOST_NEW, length - least):
             new, end = new + 1, _without_newest(items, data, end)
             digest = start.copy()
             digest.update(data[:end])

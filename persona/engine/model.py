@@ -78,7 +78,9 @@ class Model:
         continuing: Continuing | None = None
         if limits.kept_megabytes and self.manifest.graphs.keys() >= set(KEEPING):
             self._session = Session(self.artifact)
-            self.kept = KeptHistories(int(limits.kept_megabytes * 1e6), limits.kept_seconds)
+            self.kept = KeptHistories(
+                int(limits.kept_megabytes * 1e6), limits.kept_seconds, limits.kept_clicks
+            )
             continuing = Continuing(self._session, self.kept)
             self._prove_continuing()
         self._prove()

@@ -31,8 +31,8 @@ from tests.conftest import TINY_ITEMS, random_encoder
 
 DEADLINE_S = 60.0
 MAX_LENGTH, STEP = 12, 4
-KEEPING = Limits(kept_megabytes=10)
-FEW = Limits(kept_megabytes=0.03)  # room for a few histories
+KEEPING = Limits(kept_megabytes=10, kept_clicks=1)
+FEW = Limits(kept_megabytes=0.03, kept_clicks=1)  # room for a few histories
 TOLERANCE = 1e-5
 
 
@@ -292,7 +292,7 @@ def test_the_budget_holds_however_lines_grow() -> None:
 
 def test_nothing_outlives_its_time_however_often_it_is_used() -> None:
     clock = Clock()
-    kept = KeptHistories(10**6, 100, clock)
+    kept = KeptHistories(10**6, 100, clock=clock)
     keep(kept, ["a"])
     for clock.now in range(0, 100, 10):
         found = kept.find(["a"])
@@ -332,6 +332,14 @@ def test_a_version_that_nobody_uses_is_freed_with_all_that_it_kept(stepping: Pat
         raise AssertionError("something refers to it")
 
     asyncio.run(main())
+
+
+def test_a_short_history_is_computed_as_ever(stepping: Path) -> None:
+    engine = Engine.open(stepping, limits=Limits(kept_megabytes=10, kept_clicks=5))
+    for n in (4, 5, 6):
+        assert_exact(engine, [query(TINY_ITEMS[:n])])
+    counts = kept_of(engine).take_counts()
+    assert (counts.new, counts.continued, counts.computed_clicks) == (1, 1, 6)
 
 
 def test_by_default_nothing_is_kept(stepping: Path) -> None:

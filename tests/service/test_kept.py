@@ -24,7 +24,7 @@ def metrics(client: httpx.Client) -> dict[str, float]:
 
 
 def test_what_is_kept_is_counted(tiny_artifacts: Path) -> None:
-    with serving(tiny_artifacts, kept_megabytes=10) as client:
+    with serving(tiny_artifacts, kept_megabytes=10, kept_clicks=1) as client:
         before = metrics(client)
         for history in HISTORIES:
             client.post("/v1/encode", json={"histories": [history]}).raise_for_status()
@@ -35,7 +35,7 @@ def test_what_is_kept_is_counted(tiny_artifacts: Path) -> None:
 
 def test_an_answer_does_not_show_whether_others_asked_before(tiny_artifacts: Path) -> None:
     body = {"histories": [["item 1", "item 2"]]}
-    with serving(tiny_artifacts, kept_megabytes=10) as client:
+    with serving(tiny_artifacts, kept_megabytes=10, kept_clicks=1) as client:
         first, second = (client.post("/v1/encode", json=body) for _ in range(2))
     assert first.json() == second.json()
     assert first.headers.keys() == second.headers.keys()
