@@ -158,8 +158,8 @@ class Connected:
     def answers_a_second(self, asked: Rows, *, by_user: bool = True) -> float:
         """Every connection sends its next request when it has its answer.
 
-        Seconds are of the processor time of the service, all of which a busy worker takes. What else
-        runs on the machine, this side of the connections among it, does not count.
+        Seconds are of the processor time of the service, all of which a busy worker takes. What
+        else runs on the machine, this side of the connections among it, does not count.
 
         `by_user`: the same user's come over the same connection every time.
 

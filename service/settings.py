@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(default=2048, ge=1)  # a run of the graph, padding included
     max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
     kept_megabytes: float = Field(default=0.0, ge=0.0)  # of recent histories, per worker and model
-    kept_clicks: int = Field(default=12, ge=1)  # of a history that is kept, at least
+    kept_clicks: int = Field(default=8, ge=1)  # of a history that is kept, at least
     kept_seconds: float = Field(
         default=900.0, gt=0.0
     )  # that anything of a history is kept, at most
