@@ -121,6 +121,7 @@ bench: .venv/.all ## measure, and write bench/RESULTS.md and bench/results.json
 docs: .venv/.all browser ## draw the pictures in docs/, record the examples of docs/openapi.json
 	$(BIN)/python -m docs.pictures
 	$(BIN)/python -m docs.attention_pictures
+	$(BIN)/python -m docs.next_click_picture
 	$(BIN)/python -m docs.api_examples
 	$(BIN)/python -m docs.playground_pictures
 

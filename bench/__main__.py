@@ -17,6 +17,7 @@ from bench.items import items
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
+from bench.next_click import next_click
 from bench.online import latency, online
 from bench.pictures import plots
 from bench.playground import playground
@@ -34,6 +35,7 @@ from bench.times import time_cost, times
 from bench.training_cost import training_cost
 from bench.tree import tests, tree
 from bench.warm_start import warm_start
+from bench.window_step import window_step
 
 app = typer.Typer(help="Measure, and write bench/results.json and bench/RESULTS.md.")
 app.command()(tree)
@@ -60,6 +62,7 @@ for serving in (
     curves,
     protocols,
     recommend,
+    next_click,
     reload,
     secured,
     house,
@@ -80,6 +83,7 @@ for training in (
     training_cost,
     warm_start,
     cold_items,
+    window_step,
 ):
     app.command()(training)
 

@@ -34,10 +34,15 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "person
 NAME = "bench"
 
 
-def artifacts(width: int = 64, max_length: int = MAX_LENGTH, seed: int = 0) -> Path:
+def artifacts(
+    width: int = 64, max_length: int = MAX_LENGTH, seed: int = 0, window_step: int = 1
+) -> Path:
     """A root folder with the artifact `bench`, version 1."""
     name = f"{width}-wide-{max_length}-long" + (f"-{seed}" if seed else "")
-    return _kept(name, lambda root: _export(root, width, max_length, seed))
+    config = EncoderConfig(width=width, max_length=max_length, window_step=window_step)
+    if window_step > 1:
+        name += f"-by-{window_step}"
+    return _kept(name, lambda root: _export(root, config, seed))
 
 
 @contextmanager
@@ -54,14 +59,14 @@ def plain_onnx() -> Path:
     return _kept("plain", _export_plain) / "plain.onnx"
 
 
-def _encoder(width: int = 64, max_length: int = MAX_LENGTH, seed: int = 0) -> UserEncoder:
+def _encoder(config: EncoderConfig, seed: int = 0) -> UserEncoder:
     torch.manual_seed(seed)
-    return UserEncoder(EncoderConfig(width=width, max_length=max_length), CATALOGUE).eval()
+    return UserEncoder(config, CATALOGUE).eval()
 
 
-def _export(root: Path, width: int, max_length: int, seed: int) -> None:
+def _export(root: Path, config: EncoderConfig, seed: int) -> None:
     about = Description(NAME, description="Random weights, for benchmarks.")
-    write_artifact(_encoder(width, max_length, seed), item_ids(), about, root)
+    write_artifact(_encoder(config, seed), item_ids(), about, root)
 
 
 class PlainGraph(nn.Module):
@@ -85,7 +90,7 @@ def _export_plain(root: Path) -> None:
         # From within torch.export, on copying its own trees.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         torch.onnx.export(
-            PlainGraph(_encoder()).eval(),
+            PlainGraph(_encoder(EncoderConfig(max_length=MAX_LENGTH))).eval(),
             inputs,
             path,
             dynamo=True,

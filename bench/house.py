@@ -44,7 +44,7 @@ def house(rounds: Rounds = 9, seconds: Seconds = 3.0, before: Commit = BEFORE) -
         checkout = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "before"
         check_out(before, checkout)
         servers = {
-            "before": of_checkout(checkout, _artifacts_of(checkout)),
+            "before": of_checkout(checkout, artifacts_of(checkout)),
             "after": of_checkout(ROOT, encoders.artifacts()),
         }
         up = {name: stack.enter_context(running(server)) for name, server in servers.items()}
@@ -102,9 +102,9 @@ def check_out(commit: str, folder: Path) -> None:
     subprocess.run(["git", "checkout", "--quiet", commit], cwd=folder, check=True)
 
 
-def of_checkout(root: Path, artifacts: Path) -> Server:
+def of_checkout(root: Path, artifacts: Path, workers: int = 2) -> Server:
     """Persona as a checkout has it, in our environment."""
-    server = persona(artifacts)
+    server = persona(artifacts, workers)
     command = ("python", "-m", "persona", *server.command[1:])
     variables = {**server.variables, "PYTHONPATH": str(root)}
     return replace(server, name=f"Persona {root.name}", command=command, variables=variables)
@@ -147,7 +147,7 @@ def _requests(server: Server, mix: str) -> list[bytes]:
     return load.requests(server, [[history] for history in rows])
 
 
-def _artifacts_of(checkout: Path) -> Path:
+def artifacts_of(checkout: Path) -> Path:
     """The encoder of the benchmarks as that checkout exports it."""
     code = "from bench import encoders; print(encoders.artifacts())"
     done = subprocess.run(

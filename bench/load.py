@@ -144,7 +144,7 @@ def _play(
     closed = until < float("inf")  # a request is due when there is a connection for it
     latencies: list[float] = []
     with ExitStack() as stack:
-        open_ = {c.fileno(): c for c in map(stack.enter_context, _connect(port, connections))}
+        open_ = {c.fileno(): c for c in map(stack.enter_context, connect(port, connections))}
         idle = deque(open_)  # first idle, first used: all of them in turn
         busy: dict[int, float] = {}  # and since when a request on it is due
         started = time.perf_counter()
@@ -158,7 +158,7 @@ def _play(
             waits = idle and sent < len(due)
             ready = _wait(list(busy), due[sent] - now if waits else PATIENCE_S)
             for number in ready:
-                status = _read(open_[number])
+                status = read_answer(open_[number])
                 now = time.perf_counter() - started
                 asked = busy.pop(number)
                 if since <= now < until:
@@ -184,7 +184,8 @@ def _wait(busy: list[int], seconds: float) -> list[int]:
     return ready
 
 
-def _connect(port: int, connections: int) -> Iterator[socket.socket]:
+def connect(port: int, connections: int) -> Iterator[socket.socket]:
+    """Opens connections to a server of this machine."""
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -192,7 +193,7 @@ def _connect(port: int, connections: int) -> Iterator[socket.socket]:
         time.sleep(0.002)  # so that each worker gets a turn to accept
 
 
-def _read(connection: socket.socket) -> int:
+def read_answer(connection: socket.socket) -> int:
     """Reads one answer to its end; its status."""
     answer = connection.recv(1 << 18)
     while (end := answer.find(b"\r\n\r\n")) < 0 and answer:

@@ -37,13 +37,13 @@ def item_ids(n_items: int = CATALOGUE) -> list[str]:
     return [f"n{row}" for row in range(n_items)]
 
 
-def lengths(mix: Mix, n: int, seed: int = 0, data: Path = DATA) -> Lengths:
-    """History lengths of a mix, (n,)."""
+def lengths(mix: Mix, n: int, seed: int = 0, data: Path = DATA, most: int = MAX_LENGTH) -> Lengths:
+    """History lengths of a mix, (n,), cut to the newest clicks."""
     rng = np.random.default_rng([seed, MIXES.index(mix)])
     if mix != "news":
-        return _draw(mix, n, rng, data)
+        return _draw(mix, n, rng, data, most)
     shares = rng.random(n) < MIND_SHARE
-    return np.where(shares, _draw("mind", n, rng, data), _draw("msnbc", n, rng, data))
+    return np.where(shares, *(_draw(source, n, rng, data, most) for source in ("mind", "msnbc")))
 
 
 def histories(mix: Mix, n: int, seed: int = 0, n_items: int = CATALOGUE) -> Rows:
@@ -61,12 +61,12 @@ def of_lengths(sizes: Sequence[int] | Lengths, n_items: int = CATALOGUE, seed: i
     return [part.tolist() for part in np.split(rows, cuts)]
 
 
-def _draw(source: str, n: int, rng: np.random.Generator, data: Path) -> Lengths:
+def _draw(source: str, n: int, rng: np.random.Generator, data: Path, most: int) -> Lengths:
     found = _read(source, data)
     if found is None:
         drawn = np.interp(rng.random(n) * 100, PERCENT, QUANTILES[source])
         return np.rint(drawn).astype(np.int64)
-    return rng.choice(np.minimum(found, MAX_LENGTH), n)
+    return rng.choice(np.minimum(found, most), n)
 
 
 def _read(source: str, data: Path) -> Lengths | None:

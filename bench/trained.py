@@ -151,8 +151,12 @@ def with_error(metrics: Metrics, metric: str) -> str:
 
 
 def _digest(recipe: Recipe, fact: DataFact) -> str:
-    """Twelve digits that tell recipe, seed and data."""
-    return hashlib.sha256((recipe.model_dump_json() + fact.sha256).encode()).hexdigest()[:12]
+    """Twelve digits that tell recipe, seed and data.
+
+    Training does not depend on the step of the window, which is of histories that are asked about.
+    """
+    text = recipe.model_dump_json(exclude={"encoder": {"window_step"}})
+    return hashlib.sha256((text + fact.sha256).encode()).hexdigest()[:12]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
+from export.next_clicks import FirstClicks, NextClicks, can_keep, parts_kept
 from export.served import LONG_PIECES, ServedEncoder, can_rearrange
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
@@ -49,17 +50,27 @@ TIME_INPUTS = (
 )
 COLUMN = "column_"  # begins the inputs that carry columns of clicks
 COLUMN_TYPES: dict[ColumnKind, Literal["INT64", "FP32"]] = {"category": "INT64", "number": "FP32"}
+KEPT_PART = "kept_"  # begins the inputs that carry what is kept
+SEVERAL = {COLUMN: "columns", KEPT_PART: "kept"}  # arguments of several inputs
+NEXT_INPUTS = (
+    InputFact(name="positions", datatype="INT64", shape=[-1, -1], carries="kept.positions"),
+    InputFact(name="attend", datatype="BOOL", shape=[-1, -1, -1], carries="kept.attend"),
+    InputFact(name="newest", datatype="INT64", shape=[-1], carries="kept.newest"),
+)
 OUTPUTS = ("user_embedding", "attention_pooled", "attention_full")
+KEPT_OUTPUTS = ("user_embedding", "kept")
 SCORE_OUTPUTS = ("scores", "candidate_attention")
 # At least 2 an axis, or the exporter takes it for a constant 1. Distinct, so that no two axes
 # are taken for one.
-BATCH, LENGTH, CANDIDATES = 2, 3, 4
+BATCH, LENGTH, CANDIDATES, KEPT = 2, 3, 4, 5
 EXAMPLES = {
     "item_ids": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "key_mask": torch.ones(BATCH, LENGTH, dtype=torch.bool),
     "candidate_ids": torch.zeros(BATCH, CANDIDATES, dtype=torch.int64),
     "times": torch.zeros(BATCH, LENGTH, dtype=torch.int64),
     "asked": torch.zeros(BATCH, dtype=torch.int64),
+    "positions": torch.ones(BATCH, LENGTH, dtype=torch.int64),
+    "newest": torch.zeros(BATCH, dtype=torch.int64),
 }
 
 
@@ -127,6 +138,12 @@ def graph_facts(config: EncoderConfig) -> dict[GraphName, GraphFact]:
         graphs["embedding_long"] = _graph(
             "embedding_long", [embedding], inputs, min_length=LONG_HISTORY
         )
+    if can_keep(config):
+        kept = _outputs(
+            KEPT_OUTPUTS, ([-1, config.width], [parts_kept(config), -1, -1, config.width])
+        )
+        graphs["embedding_first"] = _graph("embedding_first", kept, inputs)
+        graphs["embedding_next"] = _graph("embedding_next", kept, next_inputs(config))
     if config.attention == "source_target":
         scores = _outputs(SCORE_OUTPUTS, ([-1, -1], [-1, -1, heads, -1]))
         graphs["score"] = _graph("score", scores, graph_inputs(config, candidates=True))
@@ -149,6 +166,20 @@ def graph_inputs(config: EncoderConfig, *, candidates: bool = False) -> list[Inp
             for name, column in config.columns.items()
         ),
     ]
+
+
+def next_inputs(config: EncoderConfig) -> list[InputFact]:
+    """What `embedding_next` reads: new clicks, and what is kept of those before them."""
+    parts = [
+        InputFact(
+            name=f"{KEPT_PART}{part}",
+            datatype="FP32",
+            shape=[-1, -1, config.width],
+            carries=f"kept.part_{part}",
+        )
+        for part in range(parts_kept(config))
+    ]
+    return [INPUTS[0], *NEXT_INPUTS, *parts]
 
 
 def export_graphs(encoder: UserEncoder, folder: Path) -> dict[GraphName, GraphFact]:
@@ -177,13 +208,18 @@ def _traced(
 ) -> Iterator[tuple[onnx.ModelProto, list[GraphName]]]:
     """Each model that is traced, and the graphs that are parts of it."""
     served = ServedEncoder(encoder) if can_rearrange(encoder.config) else PlainEncoder(encoder)
-    examples = _examples(graph_inputs(encoder.config))
+    examples = _examples(graph_inputs(encoder.config), encoder.config)
     yield to_onnx(served, examples, OUTPUTS), ["embedding", "attention", "attention_full"]
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
         yield to_onnx(in_pieces, examples, OUTPUTS), ["embedding_long"]
+    if "embedding_next" in facts:
+        plain = ServedEncoder(encoder)
+        yield to_onnx(FirstClicks(plain), examples, KEPT_OUTPUTS), ["embedding_first"]
+        examples = _examples(next_inputs(encoder.config), encoder.config)
+        yield to_onnx(NextClicks(plain), examples, KEPT_OUTPUTS), ["embedding_next"]
     if "score" in facts:
-        examples = _examples(graph_inputs(encoder.config, candidates=True))
+        examples = _examples(graph_inputs(encoder.config, candidates=True), encoder.config)
         yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]
 
 
@@ -200,7 +236,7 @@ def to_onnx(
         program = torch.onnx.export(
             module.eval(),
             tuple(one for one in arguments.values() if isinstance(one, Tensor)),
-            kwargs={"columns": arguments["columns"]} if "columns" in arguments else None,
+            kwargs={n: one for n, one in arguments.items() if isinstance(one, tuple)},
             dynamo=True,
             opset_version=OPSET,
             input_names=list(examples),
@@ -214,28 +250,33 @@ def to_onnx(
 
 
 def as_arguments(inputs: Mapping[str, Tensor]) -> dict[str, Tensor | tuple[Tensor, ...]]:
-    """A graph's inputs as the arguments of a module: columns of clicks are one, a tuple."""
-    columns = tuple(one for name, one in inputs.items() if name.startswith(COLUMN))
-    arguments: dict[str, Tensor | tuple[Tensor, ...]] = {
-        name: one for name, one in inputs.items() if not name.startswith(COLUMN)
-    }
-    return arguments | {"columns": columns} if columns else arguments
+    """A graph's inputs as the arguments of a module: those that are numbered become a tuple."""
+    arguments: dict[str, Tensor | tuple[Tensor, ...]] = {}
+    for name, one in inputs.items():
+        argument = next((SEVERAL[start] for start in SEVERAL if name.startswith(start)), name)
+        others = arguments.get(argument, ())
+        several = isinstance(others, tuple) and argument != name
+        arguments[argument] = (*others, one) if several else one
+    return arguments
 
 
 def _dynamic(argument: Tensor | tuple[Tensor, ...]) -> Any:
     if isinstance(argument, tuple):
         return tuple(map(_dynamic, argument))
-    return dict.fromkeys(range(argument.ndim), torch.export.Dim.DYNAMIC)
+    width = int(argument.ndim == 3 and argument.is_floating_point())  # of what is kept
+    return dict.fromkeys(range(argument.ndim - width), torch.export.Dim.DYNAMIC)
 
 
-def _examples(inputs: Sequence[InputFact]) -> dict[str, Tensor]:
+def _examples(inputs: Sequence[InputFact], config: EncoderConfig) -> dict[str, Tensor]:
+    """A tensor of its own for each input: the exporter takes one object for one input."""
     kinds = {"INT64": torch.int64, "FP32": torch.float32}
-    of_columns = {
-        fact.name: torch.zeros(BATCH, LENGTH, dtype=kinds[fact.datatype])
-        for fact in inputs
-        if fact.name.startswith(COLUMN)
-    }
-    return {fact.name: (EXAMPLES | of_columns)[fact.name] for fact in inputs}
+    examples = {"attend": torch.ones(BATCH, config.heads * LENGTH, KEPT + LENGTH, dtype=torch.bool)}
+    for fact in inputs:
+        if fact.name.startswith(COLUMN):
+            examples[fact.name] = torch.zeros(BATCH, LENGTH, dtype=kinds[fact.datatype])
+        if fact.name.startswith(KEPT_PART):
+            examples[fact.name] = torch.zeros(BATCH, KEPT, config.width)
+    return {fact.name: (EXAMPLES | examples)[fact.name].clone() for fact in inputs}
 
 
 def _part(model: onnx.ModelProto, fact: GraphFact) -> onnx.ModelProto:

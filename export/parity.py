@@ -1,7 +1,7 @@
 """PyTorch against ONNX Runtime over a grid of shapes, with every kind of history in it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -20,9 +20,11 @@ from export.graphs import (
     ScoreGraph,
     as_arguments,
 )
+from export.next_clicks import can_keep
 from model.network.attention import PaddingSide, mask_from_lengths
 from model.network.encoder import UserEncoder
 from persona.artifact.format import GraphFact, GraphName, ParityFact
+from persona.engine.continuing import next_feeds
 
 # Largest absolute difference of any output whose numbers stay below 1; where they do not, of the
 # largest of them: what is lost in a sum is lost of its largest terms.
@@ -65,13 +67,50 @@ def compare(encoder: UserEncoder, folder: Path, facts: dict[GraphName, GraphFact
         inputs = _inputs(encoder, *shape)
         expected = _expected(encoder, inputs)
         for name, fact in facts.items():
+            if name == "embedding_next":
+                continue
             feeds = {tensor.name: inputs[tensor.name].numpy() for tensor in fact.inputs}
             names = [tensor.name for tensor in fact.outputs]
             actual = dict(zip(names, sessions[name].run(names, feeds), strict=True))
-            worst = max(difference(actual[output], expected[output]) for output in names)
-            largest = max(float(np.abs(expected[output]).max()) for output in names)
+            known = [output for output in names if output in expected]
+            worst = max(difference(actual[output], expected[output]) for output in known)
+            largest = max(float(np.abs(expected[output]).max()) for output in known)
             cases.append(Case(name, *shape, worst, largest))
+        if can_keep(encoder.config):
+            whole = expected["user_embedding"][inputs["key_mask"].any(1).numpy()]
+            worst = difference(_in_two(sessions, inputs, encoder.config.heads), whole)
+            largest = float(np.abs(whole).max())
+            cases.append(Case("embedding_next", *shape, worst, largest))
     return cases
+
+
+def _in_two(
+    sessions: Mapping[GraphName, onnxruntime.InferenceSession],
+    inputs: Mapping[str, Tensor],
+    heads: int,
+) -> np.ndarray:
+    """The embeddings of all histories that have a click, computed in two parts.
+
+    The parts are of all lengths that there can be, of which the first may be empty.
+    """
+    item_ids, key_mask = (inputs[name].numpy() for name in ("item_ids", "key_mask"))
+    item_ids, key_mask = item_ids[key_mask.any(1)], key_mask[key_mask.any(1)]
+    order = np.argsort(~key_mask, axis=1, kind="stable")  # padding to the right
+    item_ids = np.take_along_axis(item_ids, order, 1)
+    real, index = key_mask.sum(1), np.arange(key_mask.shape[1])
+    n_new = 1 + np.arange(len(real)) % real
+    before = real - n_new
+    feeds = {"item_ids": item_ids, "key_mask": index < before[:, None]}
+    _, kept = sessions["embedding_first"].run(None, feeds)  # (parts, B, 1 + L, D)
+    new = np.minimum(before[:, None] + index[: n_new.max()], len(index) - 1)  # (B, N)
+    following = next_feeds((1 + before).tolist(), n_new.tolist(), heads)
+    feeds = {
+        "item_ids": np.take_along_axis(item_ids, new, 1),
+        **dict(zip(("positions", "attend", "newest"), following, strict=True)),
+        **{f"kept_{part}": one[:, : 1 + before.max()] for part, one in enumerate(kept)},
+    }
+    embeddings: np.ndarray = sessions["embedding_next"].run(["user_embedding"], feeds)[0]
+    return embeddings
 
 
 def summary(cases: Sequence[Case]) -> ParityFact:

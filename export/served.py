@@ -201,34 +201,34 @@ class ServedBlock(nn.Module):
 
     def forward(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """States (B, 1 + L, D) after the block."""
-        context = self._attend(self._normed(x), sequence)  # (B, 1 + L, D)
+        context = self._attend(self.normed(x), sequence)  # (B, 1 + L, D)
         # Flat for all that follows: ONNX Runtime adds a bias within products of matrices only.
         flat, context = (y.reshape(-1, x.shape[-1]) for y in (x, context))  # (B (1 + L), D)
-        return reshape_like(self._finish(flat, self.output(context)), x)
+        return reshape_like(self.finish(flat, self.output(context)), x)
 
     def weights(self, x: Tensor, sequence: MaskedSequence) -> Tensor:
         """The attention weights of every position, (B, H, 1 + L, 1 + L)."""
-        query, key, _ = self._project(self._normed(x), sequence)
+        query, key, _ = self._project(self.normed(x), sequence)
         if self.asking is not None and sequence.clock is not None:
-            asked = self._normed(x + self.asking(sequence.clock.gaps))
+            asked = self.normed(x + self.asking(sequence.clock.gaps))
             query = self._turned(self.query(asked), sequence, sequence.asked_rotation)
         query, key = split(query, self.heads), split(key, self.heads)
         return causal_weights(query, key, sequence.key_mask, self._bias(sequence))
 
     def at_newest(self, x: Tensor, sequence: MaskedSequence) -> tuple[Tensor, Tensor]:
         """The state (B, D) and the attention weights (B, H, 1 + L) of the newest position."""
-        keys = self._normed(x)  # (B, 1 + L, D)
+        keys = self.normed(x)  # (B, 1 + L, D)
         newest = take(x, sequence.newest)  # (B, D)
         if self.asking is not None and sequence.clock is not None:
             newest = newest + self.asking(sequence.clock.gap)
-        scores = self._newest_scores(self._normed(newest), keys, sequence)  # (B, H, 1 + L)
+        scores = self._newest_scores(self.normed(newest), keys, sequence)  # (B, H, 1 + L)
         if self.time is not None and sequence.clock is not None:
             elapsed = sequence.clock.ages + sequence.clock.gap[:, None]  # (B, 1 + L)
             scores = scores + self.time(elapsed.unsqueeze(1)).squeeze(2)
         scores = torch.where(sequence.key_mask[:, None], scores, MASKED)
         weights = torch.softmax(scores, dim=-1)
         seen = (weights @ keys).flatten(1)  # (B, H D)
-        return self._finish(newest, self.context_of_newest(seen)), weights
+        return self.finish(newest, self.context_of_newest(seen)), weights
 
     def _newest_scores(self, newest: Tensor, keys: Tensor, sequence: MaskedSequence) -> Tensor:
         if sequence.rotation is None or sequence.asked_rotation is None:
@@ -244,10 +244,12 @@ class ServedBlock(nn.Module):
         key = self._turned(key, sequence, sequence.rotation)
         return (split(query, self.heads) @ split(key, self.heads).mT).squeeze(2)
 
-    def _normed(self, x: Tensor) -> Tensor:
+    def normed(self, x: Tensor) -> Tensor:
+        """The input of the attention layer."""
         return x if self.post else cast("Tensor", self.attention_norm(x))
 
-    def _finish(self, x: Tensor, context: Tensor) -> Tensor:
+    def finish(self, x: Tensor, context: Tensor) -> Tensor:
+        """The states after the block, from those before it and what its attention gives."""
         x = x + context
         if self.post:
             x = self.attention_norm(x)

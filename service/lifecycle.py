@@ -13,6 +13,7 @@ from types import FrameType
 
 from persona.contract import NotReady, Results
 from persona.engine import Engine
+from persona.engine.model import Model
 from persona.engine.session import flush_subnormals
 from persona.engine.timeouts import Timeouts
 from service.board import Report, Seat, State
@@ -36,7 +37,7 @@ class Service:
     def __init__(self, settings: Settings, seat: Seat = Seat()) -> None:  # noqa: B008  # frozen
         self.settings = settings
         self.seat = seat
-        self.tally = Tally()
+        self.tally = Tally(self._models)
         self.traffic = Traffic(self.tally)
         self.timeouts = Timeouts()
         self.versions = Watcher(settings, self.tally.add_run)
@@ -89,6 +90,10 @@ class Service:
             reason = "; ".join(state.problems.values()) or f"no model '{state.default}'"
             self._turn("broken", reason)
             logger.critical("not ready: %s", reason)
+
+    def _models(self) -> list[Model]:
+        engine = self.versions.rollout.engine
+        return engine.registry.loaded if engine else []
 
     @property
     def is_loading(self) -> bool:

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prometheus_client import (
@@ -23,6 +24,7 @@ from prometheus_client import (
 from prometheus_client.mmap_dict import MmapedDict
 
 from persona.engine.batcher import RunStats
+from persona.engine.model import Model
 from service.distribution import Distribution, Joined, Series
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -63,6 +65,22 @@ HISTORIES = Counter("persona_histories", "Histories computed", _VERSION)
 REAL_TOKENS = Counter("persona_real_tokens", "Tokens computed, without padding", _VERSION)
 COMPUTED_TOKENS = Counter("persona_computed_tokens", "Tokens computed, with padding", _VERSION)
 SEARCH_STEPS = Counter("persona_search_steps", "Steps of searches", _VERSION)
+FOUND_HISTORIES = Counter(
+    "persona_found_histories",
+    "Histories that were looked for among those kept: whole, continued or new",
+    [*_VERSION, "outcome"],
+)
+FOUND_CLICKS = Counter(
+    "persona_found_clicks",
+    "Clicks of those histories: saved or computed",
+    [*_VERSION, "outcome"],
+)
+KEPT_BYTES = Gauge(
+    "persona_kept_bytes", "Bytes of kept histories", _VERSION, multiprocess_mode="livesum"
+)
+KEPT_HISTORIES = Gauge(
+    "persona_kept_histories", "Histories that are kept", _VERSION, multiprocess_mode="livesum"
+)
 QUEUED_TOKENS = Gauge(
     "persona_queued_tokens", "Waiting tokens", _VERSION, multiprocess_mode="livesum"
 )
@@ -94,7 +112,10 @@ class Tally:
     Each addition to a counter in a shared file takes a microsecond.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, models: Callable[[], Iterable[Model]] = tuple) -> None:
+        """Takes what tells which models are loaded, whose kept histories count."""
+        self._models = models
+        self._keeping: set[tuple[str, str]] = set()  # models and versions
         self._counts: defaultdict[Counter, float] = defaultdict(float)
         self._queued: dict[tuple[str, str], int] = {}  # tokens, by model and version
         self._turns_s: dict[str, float] = {}
@@ -135,8 +156,27 @@ class Tally:
             counter.inc(amount)
         for name, tokens in self._queued.items():
             QUEUED_TOKENS.labels(*name).set(tokens)
+        self._flush_kept()
         self._counts.clear()
         self._queued.clear()
+
+    def _flush_kept(self) -> None:
+        gone, self._keeping = self._keeping, set()
+        for model in self._models():
+            if (kept := model.kept) is None:
+                continue
+            name = (model.manifest.name, model.manifest.version)
+            self._keeping.add(name)
+            KEPT_BYTES.labels(*name).set(kept.bytes)
+            KEPT_HISTORIES.labels(*name).set(len(kept))
+            counts = kept.take_counts()
+            for outcome in ("whole", "continued", "new"):
+                FOUND_HISTORIES.labels(*name, outcome).inc(getattr(counts, outcome))
+            FOUND_CLICKS.labels(*name, "saved").inc(counts.saved_clicks)
+            FOUND_CLICKS.labels(*name, "computed").inc(counts.computed_clicks)
+        for name in gone - self._keeping:
+            KEPT_BYTES.labels(*name).set(0)
+            KEPT_HISTORIES.labels(*name).set(0)
 
     def totals(self) -> dict[tuple[str, str, str], int]:
         """Counts of all workers since the start, by the metric's name, model and version."""

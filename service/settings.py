@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     max_recommendations: int = Field(default=100_000, ge=1)  # histories x k of a request
     max_batch_tokens: int = Field(default=2048, ge=1)  # per run of the graph, including padding
     max_queue_tokens: int = Field(default=262_144, ge=1)  # waiting, per worker and model
+    kept_megabytes: float = Field(default=0.0, ge=0.0)  # of recent histories, per worker and model
+    kept_clicks: int = Field(default=8, ge=1)  # of a history that is kept, at least
+    kept_seconds: float = Field(
+        default=900.0, gt=0.0
+    )  # that anything of a history is kept, at most
     deadline_ms: int = Field(default=10_000, ge=1)  # from the body's last byte to the result
     max_connections: int = Field(default=4096, ge=1)  # per worker
     max_headers: int = Field(default=100, ge=1)  # a request

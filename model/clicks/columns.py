@@ -81,7 +81,7 @@ def given_values(
 
 
 def column_inputs(
-    histories: Histories, columns: Mapping[str, ClickColumn], max_length: int
+    histories: Histories, columns: Mapping[str, ClickColumn], max_length: int, step: int = 1
 ) -> list[NDArray[Any]]:
     """The same, (B, L), as `encoder_inputs` pads the item ids.
 
@@ -90,6 +90,6 @@ def column_inputs(
     """
     spans = [slice(*span) for span in pairwise(histories.offsets)]
     return [
-        pad([values[span] for span in spans], max_length, dtype=values.dtype)[0]
+        pad([values[span] for span in spans], max_length, dtype=values.dtype, step=step)[0]
         for values in column_values(histories, columns)
     ]

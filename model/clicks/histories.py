@@ -169,7 +169,7 @@ def _whole(times: NDArray[Any]) -> Int:
 
 
 def encoder_inputs(
-    histories: Histories, max_length: int, *, timed: bool
+    histories: Histories, max_length: int, step: int = 1, *, timed: bool
 ) -> tuple[Int, NDArray[np.bool_]] | tuple[Int, NDArray[np.bool_], Int, Int]:
     """The inputs of an encoder: item ids and key mask as from `pad`, times and time of asking.
 
@@ -179,7 +179,7 @@ def encoder_inputs(
         DataError: the encoder reads time, and the clicks have none.
     """
     users = range(len(histories))
-    item_ids, key_mask = pad([histories[user] for user in users], max_length)
+    item_ids, key_mask = pad([histories[user] for user in users], max_length, step=step)
     if not timed:
         return item_ids, key_mask
     seconds, offsets = histories.seconds, histories.offsets
@@ -188,7 +188,7 @@ def encoder_inputs(
     if histories.asked is not None:
         # The added second distinguishes a known time from an unknown one.
         asked = np.maximum(histories.asked, asked + 1)
-    return item_ids, key_mask, pad(rows, max_length)[0], asked
+    return item_ids, key_mask, pad(rows, max_length, step=step)[0], asked
 
 
 def pad(
@@ -196,14 +196,18 @@ def pad(
     max_length: int,
     padding_side: str = "right",
     dtype: Any = np.int64,
+    *,
+    step: int = 1,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Truncates each history to its newest `max_length` clicks and pads to the longest.
+    """Truncates each history to its newest clicks and pads to the longest.
+
+    At most `max_length` clicks stay, of which the oldest is at a multiple of `step`.
 
     Returns:
         item_ids (B, L) of the dtype, and key_mask (B, L) bool, True on real clicks. L is at least
         1.
     """
-    rows = [row[-max_length:] for row in rows]
+    rows = [row[-(-max(0, len(row) - max_length) // step) * step :] for row in rows]
     length = max((len(row) for row in rows), default=0) or 1
     item_ids = np.zeros((len(rows), length), dtype)
     key_mask = np.zeros((len(rows), length), np.bool_)

@@ -17,8 +17,8 @@ def user_embeddings(encoder: UserEncoder, histories: Histories) -> Tensor:
         DataError: it reads times or a column, and the clicks have none.
     """
     device, config = encoder.item_embedding.weight.device, encoder.config
-    inputs = encoder_inputs(histories, config.max_length, timed=config.time != "none")
-    columns = column_inputs(histories, config.columns, config.max_length)
+    inputs = encoder_inputs(histories, *config.window, timed=config.time != "none")
+    columns = column_inputs(histories, config.columns, *config.window)
     given = [torch.from_numpy(one).to(device) for one in inputs]
     others = [torch.from_numpy(one).to(device) for one in columns]
     return encoder.encode(*given, columns=others)[0]

@@ -39,6 +39,7 @@ class EncoderConfig:
     feed_forward: int = 4  # hidden width of the feed-forward layer, in multiples of the width
     gated: bool = False  # SwiGLU in place of GELU
     max_length: int = 200  # the newest clicks, which the encoder reads
+    window_step: int = 1  # clicks by which the window moves where a history has more than those
     dropout: float = 0.1  # of embeddings and of every residual branch
 
     # Recipes are read through pydantic: a misspelt field is an error there too.
@@ -57,9 +58,7 @@ class EncoderConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, not one of {allowed}")
-        for name in ("width", "blocks", "heads", "feed_forward", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+        self._check_sizes()
         check_columns(self.columns)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, at least 0 and below 1 is needed")
@@ -71,6 +70,20 @@ class EncoderConfig:
             self._check_rotary()
         if self.time == "rotary" and self.positions != "rotary":
             raise ValueError(f"rotary time needs rotary positions beside it, not {self.positions}")
+
+    def _check_sizes(self) -> None:
+        for name in ("width", "blocks", "heads", "feed_forward", "max_length", "window_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+        if self.window_step > self.max_length:
+            raise ValueError(
+                f"window_step is {self.window_step}, more than max_length {self.max_length}"
+            )
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many clicks the encoder reads, and by how many their window moves."""
+        return self.max_length, self.window_step
 
     def _check_rotary(self) -> None:
         if self.similarity == "additive":

@@ -8,6 +8,8 @@
         embedding_long.onnx    the same function, faster for long histories
         attention.onnx         embedding.onnx, and attention_pooled (B, H, 1 + L)
         attention_full.onnx    embedding.onnx, and attention_full (B, blocks, H, 1 + L, 1 + L)
+        embedding_first.onnx   embedding.onnx, and what is kept of the clicks, (parts, B, 1 + L, D)
+        embedding_next.onnx    of histories that are kept: their new clicks alone -> the same
         score.onnx             source-target attention: candidate_ids (B, N) is an input too
                                -> scores (B, N), candidate_attention (B, N, H, L)
         weights.bin            the tensors that the graphs share, except the item table
@@ -76,7 +78,15 @@ FORMAT_VERSION: Literal[2] = 2
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 VERSION = r"^(0|[1-9][0-9]{0,17})$"
 
-GraphName = Literal["embedding", "embedding_long", "attention", "attention_full", "score"]
+GraphName = Literal[
+    "embedding",
+    "embedding_long",
+    "embedding_first",
+    "embedding_next",
+    "attention",
+    "attention_full",
+    "score",
+]
 Facts = dict[str, object]
 # Pages show it as a link, so only web addresses are allowed.
 LINK = r"^https?://[^\s]+$"
@@ -100,10 +110,10 @@ class InputFact(TensorFact):
 
     `clicks.item_id` is the column `item_id` of the clicks, (B, L); `clicks.mask` is True on real
     clicks, (B, L); `candidates.item_id` is that column of the candidates, (B, N); `query.time` is
-    the time of asking, (B,).
+    the time of asking, (B,). What begins with `kept.` is for `persona/engine/continuing.py`.
     """
 
-    carries: str = Field(pattern=r"^(clicks|candidates|query)\.[A-Za-z][A-Za-z0-9_]*$")
+    carries: str = Field(pattern=r"^(clicks|candidates|query|kept)\.[A-Za-z][A-Za-z0-9_]*$")
 
 
 class GraphFact(_Strict):
@@ -139,6 +149,9 @@ class Architecture(_Strict):
     feed_forward: int = Field(
         ge=1
     )  # hidden width of the feed-forward layer, as a multiple of width
+    window_step: int = Field(
+        default=1, ge=1
+    )  # clicks by which the window of longer histories moves
     gated: bool
     embedding_scale: float
     dropout: float

@@ -234,7 +234,7 @@ def _embedding_work(
     histories: Sequence[UsedClicks],
     results: Callable[[Sequence[Output]], Iterator[Result]],
 ) -> Work:
-    return Work(graph, histories, [1 + history.length for history in histories], results)
+    return Work(graph, histories, [history.tokens for history in histories], results)
 
 
 def _is_shared(lists: Sequence[Sequence[ItemId]]) -> bool:

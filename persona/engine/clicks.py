@@ -9,6 +9,7 @@ from typing import Any
 from persona.artifact import Artifact, ArtifactError
 from persona.artifact.catalogue import Catalogue, rows_of
 from persona.contract import ITEM_ID, TIME, InvalidRequest, ItemId, Query, Result, UnknownItems
+from persona.engine.kept import Found, KeptHistories
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.padding import TYPECODES
 from persona.engine.session import CLICKS, MASK, QUERY, Input
@@ -40,7 +41,8 @@ class ClickReader:
             ArtifactError: a graph wants a column of an unknown datatype, or no `item_id`.
         """
         self._name = artifact.manifest.name
-        self._max_length = artifact.manifest.architecture.max_length
+        architecture = artifact.manifest.architecture
+        self._max_length, self._step = architecture.max_length, architecture.window_step
         self._catalogue = catalogue
         self._limits = limits
         self.typecodes = _typecodes(artifact)
@@ -53,26 +55,28 @@ class ClickReader:
         self._numbers = artifact.manifest.columns.keys() - self._places.keys()
         self._reads_now = f"{QUERY}.{TIME}" in _carried(artifact)
 
-    def read(self, query: Query) -> list[UsedClicks]:
-        """The used clicks of each history.
+    def read(self, query: Query, kept: KeptHistories | None = None) -> list[UsedClicks]:
+        """The used clicks of each history; the new ones alone of those that are kept.
 
         Raises:
             InvalidRequest: a column has not one value for each click, a limit is passed, or an item
                 or a category is unknown and `unknown_items` is "error".
         """
         self._check(query)
-        return self.used(query, range(len(query.clicks[ITEM_ID])))
+        return self.used(query, range(len(query.clicks[ITEM_ID])), kept)
 
-    def steps(self, query: Query) -> Iterator[UsedClicks]:
+    def steps(self, query: Query, kept: KeptHistories | None = None) -> Iterator[UsedClicks]:
         """The same, one history after the other."""
         self._check(query)
         for number in range(len(query.clicks[ITEM_ID])):
-            yield from self.used(query, range(number, number + 1))
+            yield from self.used(query, range(number, number + 1), kept)
 
-    def used(self, query: Query, numbers: range) -> list[UsedClicks]:
+    def used(
+        self, query: Query, numbers: range, kept: KeptHistories | None = None
+    ) -> list[UsedClicks]:
         """The used clicks of some histories, whose number is not checked."""
         if query.unknown_items == "token":
-            found = [self._newest(query.clicks, number) for number in numbers]
+            found = [self._newest(query.clicks, number, kept) for number in numbers]
         else:
             found = [self._newest_known(query.clicks, n, query.unknown_items) for n in numbers]
         if self._reads_now:
@@ -80,13 +84,15 @@ class ClickReader:
                 used.now = _now(query, number, used)
         return found
 
-    def _newest(self, clicks: Clicks, number: int) -> UsedClicks:
-        """The newest `max_length` clicks of a history; unknown items have the unknown row."""
+    def _newest(self, clicks: Clicks, number: int, kept: KeptHistories | None) -> UsedClicks:
+        """The newest clicks of a history; unknown items have the unknown row."""
         items = self._items(clicks, number)
-        length = min(len(items), self._max_length)
-        truncated = len(items) - length
+        truncated = self._truncated(len(items))
         if truncated:  # copied only where it must be: a list of strings is slow to copy
             items = items[truncated:]
+        length = len(items)
+        if kept is not None and (found := kept.find(items)) is not None:
+            return self._new(items, truncated, found)
         rows = rows_of(self._catalogue, items)
         columns: dict[str, array[Any]] = {ITEM_ID: rows}
         for column in self._others:
@@ -94,8 +100,29 @@ class ClickReader:
         unknown = rows.count(self._catalogue.n_items)
         return UsedClicks(columns, length, items=items, truncated=truncated, unknown=unknown)
 
+    def _new(self, items: Sequence[ItemId], truncated: int, found: Found) -> UsedClicks:
+        """A history of which only the new clicks are looked up."""
+        rows = self._catalogue.rows(items[found.length - found.new :])
+        found.unknown += rows.count(self._catalogue.n_items)
+        return UsedClicks(
+            {ITEM_ID: rows},
+            found.length,
+            kept=found,
+            items=items,
+            truncated=truncated,
+            unknown=found.unknown,
+        )
+
+    def _truncated(self, length: int) -> int:
+        """How many clicks a history has before those that the encoder reads.
+
+        Its window begins at every `window_step`-th click.
+        """
+        over = length - self._max_length
+        return 0 if over <= 0 else -(-over // self._step) * self._step
+
     def _newest_known(self, clicks: Clicks, number: int, unknown: UnknownItems) -> UsedClicks:
-        """The newest `max_length` clicks of known items."""
+        """The newest clicks of known items."""
         items, n_items = self._items(clicks, number), self._catalogue.n_items
         rows = rows_of(self._catalogue, items)
         known = [at for at, row in enumerate(rows) if row != n_items]
@@ -103,7 +130,8 @@ class ClickReader:
             at = rows.index(n_items)
             message = f"history {number}, item {at}: unknown item {items[at]!r:.60}"
             raise InvalidRequest(message, history=number, click=at)
-        used = known[-self._max_length :]
+        truncated = self._truncated(len(known))
+        used = known[truncated:]
         columns: dict[str, array[Any]] = {ITEM_ID: array("q", [rows[at] for at in used])}
         for column in self._others:
             values = self._values(clicks, column, number)
@@ -114,7 +142,7 @@ class ClickReader:
             columns,
             len(used),
             items=[items[at] for at in used],
-            truncated=len(known) - len(used),
+            truncated=truncated,
             unknown=len(items) - len(known),
         )
 

@@ -47,8 +47,10 @@ class CodedClicks:
 class CodedReader:
     """Reads the items of clicks; of a model that reads nothing else of them."""
 
-    def __init__(self, catalogue: Catalogue, max_length: int, limits: Limits) -> None:
-        self._catalogue, self._max_length, self._limits = catalogue, max_length, limits
+    def __init__(self, catalogue: Catalogue, window: tuple[int, int], limits: Limits) -> None:
+        """`window`: `max_length` and `window_step` of the architecture."""
+        self._catalogue, self._limits = catalogue, limits
+        self._max_length, self._step = window
         # Batches of one part have the same words.
         self._known: tuple[object, Counts] = None, np.zeros(0, np.int64)
 
@@ -68,8 +70,10 @@ class CodedReader:
         unknown = np.diff(_sums(~known)[ends])
         if unknown_items == "drop":
             rows, ends = rows[known], _sums(known)[ends]
-        lengths = np.minimum(np.diff(ends), self._max_length)
-        starts, truncated = ends[1:] - lengths, np.diff(ends) - lengths
+        over = np.maximum(np.diff(ends) - self._max_length, 0)
+        truncated = -(-over // self._step) * self._step
+        lengths = np.diff(ends) - truncated
+        starts = ends[1:] - lengths
         if unknown_items == "token":  # of the used clicks only
             sums = _sums(~known)
             unknown = sums[ends[1:]] - sums[starts]

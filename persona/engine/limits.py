@@ -21,6 +21,9 @@ class Limits:
     max_recommendations: int = UNLIMITED  # histories times recommended items of a query
     max_batch_tokens: int = 2048  # a run of a graph, padding included
     max_queue_tokens: int = 262_144  # waiting for one model
+    kept_megabytes: float = 0.0  # of recent histories that a model keeps on an event loop; 0: none
+    kept_clicks: int = 8  # of a history that is kept, at least
+    kept_seconds: float = 900.0  # that anything of a history is kept, at most
     trusted_keys: tuple[Path, ...] = ()  # one of which signed each artifact; without any, no matter
 
 

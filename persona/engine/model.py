@@ -1,6 +1,8 @@
 """One version of a model, verified and warmed up, that answers queries."""
 
 import asyncio
+import math
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,6 +19,7 @@ from persona.coded import CodedHistories
 from persona.contract import (
     ITEM_ID,
     DeadlineExceeded,
+    Embeddings,
     Floats,
     Query,
     Recommendations,
@@ -28,6 +31,8 @@ from persona.engine.answers import Answers, Work
 from persona.engine.batcher import Batcher, RunStats
 from persona.engine.clicks import ClickReader
 from persona.engine.coded import CodedClicks, CodedReader
+from persona.engine.continuing import KEEPING, Continuing, known
+from persona.engine.kept import KeptHistories
 from persona.engine.limits import Limits
 from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
@@ -69,17 +74,27 @@ class Model:
         self._limits, self._on_run = limits, on_run
         self.catalogue = catalogue = open_catalogue(self.artifact)
         self._reader = ClickReader(self.artifact, catalogue, limits)
-        max_length = self.manifest.architecture.max_length
-        self._coded_reader = CodedReader(catalogue, max_length, limits)
+        architecture = self.manifest.architecture
+        window = architecture.max_length, architecture.window_step
+        self._coded_reader = CodedReader(catalogue, window, limits)
         self._answers = Answers(self.artifact, catalogue, limits)
         self._recommender = Recommender(self.artifact, catalogue, self._reader, limits)
-        self._session = Session(self.artifact)
+        self.kept: KeptHistories | None = None
+        self._session = Session(self.artifact.without(*KEEPING))
+        continuing: Continuing | None = None
+        if limits.kept_megabytes and self.manifest.graphs.keys() >= set(KEEPING):
+            self._session = Session(self.artifact)
+            self.kept = KeptHistories(
+                int(limits.kept_megabytes * 1e6), limits.kept_seconds, limits.kept_clicks
+            )
+            continuing = Continuing(self._session, self.kept)
+            self._prove_continuing()
         self._prove()
         architecture = self.manifest.architecture
         self._warm_up(running is not None and running.manifest.architecture == architecture)
         # Nothing here refers back to the model: a version that nobody uses is freed at once.
         self._batcher: Batcher[Input, Output] = Batcher(
-            partial(_prepare, self._session),
+            partial(_prepare, self._session, continuing),
             max_batch_tokens=limits.max_batch_tokens,
             max_queue_tokens=limits.max_queue_tokens,
             on_run=on_run,
@@ -98,18 +113,18 @@ class Model:
             Overloaded: the queue is full.
         """
         if isinstance(query.want, Recommendations):
-            plan, tokens = self._recommender.plan(query, query.want)
+            plan, tokens = self._recommender.plan(query, query.want, self._kept_for(query))
             return self._chains.start(plan, tokens, deadline_s)
         if _is_large(query):
             return asyncio.ensure_future(self._answer_large(query, deadline_s))
-        work = self._work(query)
+        work = self._work(query, self._kept_for(query))
         return self._queue(work, partial(_finish, self._answers, work), deadline_s)
 
     async def _answer_large(self, query: Query, deadline_s: float) -> Results:
         """As `submit`, but the event loop turns while the query is read, and its results made."""
         ends = perf_counter() + deadline_s
         try:
-            histories = await _in_turns(self._reader.steps(query), ends)
+            histories = await _in_turns(self._reader.steps(query, self._kept_for(query)), ends)
             candidates = await _in_turns(self._answers.candidates(query), ends)
             work = self._answers.plan(query, histories, candidates)
             outputs = await self._queue(work, list, ends - perf_counter())
@@ -120,6 +135,10 @@ class Model:
     def _queue(
         self, work: Work, finish: Callable[[Sequence[Output]], Value], deadline_s: float
     ) -> asyncio.Future[Value]:
+        if self.kept is not None and (outputs := known(work.inputs)):
+            answered: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+            answered.set_result(finish(outputs))
+            return answered
         return self._batcher.submit(
             work.graph, work.inputs, work.tokens, finish, deadline_s=deadline_s
         )
@@ -197,7 +216,7 @@ class Model:
         outputs: list[Any] = [None] * len(step.inputs)
         for positions, tokens in cut(step.tokens, self._limits.max_batch_tokens):
             inputs = [step.inputs[position] for position in positions]
-            computed = _prepare(self._session, step.group, inputs)()
+            computed = _prepare(self._session, None, step.group, inputs)()
             padded = len(positions) * max(step.tokens[position] for position in positions)
             on_run(RunStats(len(positions), tokens, padded, 0, 0.0, 0.0, 0.0, step.group))
             for position, output in zip(positions, computed, strict=True):
@@ -221,8 +240,17 @@ class Model:
                 reciprocal_ranks.append(0.0 if clicked == -np.inf else 1 / (1 + above))
         return float(np.mean(reciprocal_ranks))
 
-    def _work(self, query: Query) -> Work:
-        return self._answers.plan(query, self._reader.read(query), self._answers.candidates(query))
+    def _kept_for(self, query: Query) -> KeptHistories | None:
+        """Where the query's embeddings may come from; attention needs all clicks."""
+        want = query.want
+        if isinstance(want, Embeddings):
+            return self.kept if want.attention == "none" else None
+        shows = want.attention if isinstance(want, Scores) else want.reasons
+        return None if shows else self.kept
+
+    def _work(self, query: Query, kept: KeptHistories | None = None) -> Work:
+        histories = self._reader.read(query, kept)
+        return self._answers.plan(query, histories, self._answers.candidates(query))
 
     def _prove(self) -> None:
         """Replays the golden pairs through every graph that gives embeddings."""
@@ -230,10 +258,24 @@ class Model:
         query = Query(self._columns(golden.pairs), now=[pair.now for pair in golden.pairs])
         self._golden_inputs = self._reader.used(query, range(len(golden.pairs)))
         expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
-        for graph in self.manifest.graphs.keys() - {"score"}:
+        for graph in self.manifest.graphs.keys() - {"score", *KEEPING}:
             outputs = self._run_or_raise(graph, self._golden_inputs)
             actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
             self._compare(graph, actual, expected)
+
+    def _prove_continuing(self) -> None:
+        """Replays the golden pairs without their newest clicks, and then with them."""
+        pairs = self.artifact.golden.pairs
+        kept = KeptHistories(sys.maxsize, math.inf)
+        continuing = Continuing(self._session, kept)
+        histories = [[pair.history[:-1] for pair in pairs], [pair.history for pair in pairs]]
+        _, outputs = (
+            continuing.prepare(self._reader.used(Query({ITEM_ID: part}), range(len(part)), kept))()
+            for part in histories
+        )
+        actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
+        expected = np.array([pair.user_embedding for pair in pairs], np.float32)
+        self._compare("embedding_next", actual, expected)
 
     def _compare(self, graph: GraphName, actual: Floats, expected: Floats) -> None:
         difference = float(np.abs(actual - expected).max())
@@ -263,7 +305,7 @@ class Model:
 
         `filled`: another model has done so; one history is enough.
         """
-        for graph in self.manifest.graphs:
+        for graph in self.manifest.graphs.keys() - set(KEEPING):
             n_candidates = int(graph == "score")
             for length in (1,) if filled else (0, 1, self.manifest.architecture.max_length):
                 most = self._limits.max_batch_tokens // (1 + length + n_candidates)
@@ -325,9 +367,14 @@ def _queue(
 
 
 def _prepare(
-    session: Session, group: GraphName | Computation, inputs: list[Any]
+    session: Session,
+    continuing: Continuing | None,
+    group: GraphName | Computation,
+    inputs: list[Any],
 ) -> Callable[[], Sequence[Any]]:
     """What computes the inputs of one run."""
+    if continuing is not None and group == "embedding":
+        return continuing.prepare(inputs)
     if isinstance(group, str):
         return session.prepare(group, inputs)
     return partial(group.compute, inputs)

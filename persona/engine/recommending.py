@@ -34,6 +34,7 @@ from persona.contract import (
 from persona.engine.answers import pieces_of
 from persona.engine.clicks import ClickReader, UsedClicks
 from persona.engine.index import Index, can_use
+from persona.engine.kept import KeptHistories
 from persona.engine.limits import Limits, refuse_more
 from persona.engine.search import Rows, Scan, Search, Table
 from persona.engine.session import Input
@@ -70,7 +71,9 @@ class Recommender:
         self._reader = reader
         self._limits = limits
 
-    def plan(self, query: Query, want: Recommendations) -> tuple[Plan[Results], int]:
+    def plan(
+        self, query: Query, want: Recommendations, kept: KeptHistories | None = None
+    ) -> tuple[Plan[Results], int]:
         """The steps that answer a query, and about how many tokens they have together.
 
         Raises:
@@ -87,13 +90,13 @@ class Recommender:
             refuse_more("the request", n, self._limits.max_histories, "items", "items")
             self._refuse_many(n * k)
             return self._similar(want.items, k, filters), self._search_tokens(n, filters)
-        histories = self._reader.read(query)
+        histories = self._reader.read(query, kept)
         self._refuse_many(len(histories) * k)
         clicks = sum(history.length for history in histories)
         if want.reasons:
             limit = self._limits.max_attention_values
             refuse_more("the response", k * clicks, limit, "reasons", "with_reasons")
-        tokens = sum(1 + history.length for history in histories)
+        tokens = sum(history.tokens for history in histories)
         if want.reasons and not self._by_attention:
             tokens += sum(history.length * (history.length + 1) for history in histories)
         tokens += self._search_tokens(len(histories), filters)
@@ -125,7 +128,7 @@ class Recommender:
     def _best_by_product(
         self, histories: Sequence[UsedClicks], k: int, filters: "Filters", *, exact: bool
     ) -> Plan[Found]:
-        outputs = yield Step("embedding", histories, [1 + one.length for one in histories])
+        outputs = yield Step("embedding", histories, [one.tokens for one in histories])
         scans = [
             Scan(self._table, output["user_embedding"], k, filters.excluded(number))
             for number, output in enumerate(outputs)

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from persona.artifact import Artifact, ArtifactError
 from persona.artifact.format import GraphFact, GraphName
 from persona.contract import ITEM_ID, Floats
+from persona.engine.kept import Found
 from persona.engine.padding import key_mask, pad
 
 Column = Mapping[str, "array[Any]"]  # the values of one history's clicks, by column
 Output = Mapping[str, Floats]  # what a graph says of one history, padding included, by its names
 
-CLICKS, CANDIDATES, QUERY, MASK = "clicks", "candidates", "query", "mask"
+Feeds = dict[str, NDArray[Any]]  # by the names of a graph's inputs
+
+CLICKS, CANDIDATES, QUERY, KEPT, MASK = "clicks", "candidates", "query", "kept", "mask"
 
 
 @dataclass(slots=True)
@@ -29,6 +32,12 @@ class Input:
     length: int  # clicks
     now: int = 0  # time of asking, for the graphs that read it
     candidates: Column = field(default_factory=dict)
+    kept: Found | None = None  # of this history; then `clicks` holds its new clicks alone
+
+    @property
+    def tokens(self) -> int:
+        """What its embedding costs: the start token and the clicks, or as much."""
+        return 1 + self.length if self.kept is None else self.kept.tokens
 
     def with_candidates(self, candidates: Column) -> "Input":
         """The same history, and candidates."""
@@ -39,7 +48,7 @@ class _Feed(NamedTuple):
     """An input of a graph, and what the batch feeds into it."""
 
     name: str
-    part: str  # CLICKS, CANDIDATES or QUERY
+    part: str  # CLICKS, CANDIDATES, QUERY or KEPT
     column: str  # or MASK
 
 
@@ -75,8 +84,7 @@ class Session:
         lengths = [one.length for one in inputs]
         if graph == "embedding":
             graph = self._embedding(max(lengths))
-        feeds = {feed.name: _values(feed, inputs, lengths) for feed in self._feeds[graph]}
-        return partial(self._run, graph, feeds)
+        return partial(self._run, graph, self.feeds(graph, inputs, lengths))
 
     @property
     def reads_items_alone(self) -> bool:
@@ -101,10 +109,24 @@ class Session:
         """The graph that embeds histories of at most so many clicks."""
         return "embedding" if self._long is None or length < self._long else "embedding_long"
 
-    def _run(self, graph: GraphName, feeds: dict[str, NDArray[Any]]) -> list[Output]:
+    def _run(self, graph: GraphName, feeds: Feeds) -> list[Output]:
         names = self._outputs[graph]
-        outputs = self._sessions[graph].run(names, feeds)
+        outputs = self.compute(graph, feeds)
         return [dict(zip(names, row, strict=True)) for row in zip(*outputs, strict=True)]
+
+    def feeds(self, graph: GraphName, inputs: Sequence[Input], lengths: Sequence[int]) -> Feeds:
+        """A batch as the graph reads it, all but what is kept; so many clicks of each history."""
+        feeds = self._feeds[graph]
+        return {f.name: _values(f, inputs, lengths) for f in feeds if f.part != KEPT}
+
+    def fed(self, graph: GraphName, part: str) -> list[str]:
+        """The names of the inputs that carry a part of a batch, in order."""
+        return [feed.name for feed in self._feeds[graph] if feed.part == part]
+
+    def compute(self, graph: GraphName, feeds: Feeds) -> list[Floats]:
+        """Runs a graph; its outputs in the order of the manifest."""
+        outputs: list[Floats] = self._sessions[graph].run(self._outputs[graph], feeds)
+        return outputs
 
 
 def _values(feed: _Feed, inputs: Sequence[Input], lengths: Sequence[int]) -> NDArray[Any]:

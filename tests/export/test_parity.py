@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from export.errors import ParityError
 from export.graphs import export_graphs, to_onnx
+from export.next_clicks import can_keep
 from export.parity import BATCHES, SIDES, TOLERANCE, Case, compare, difference
 from export.served import ServedEncoder, can_rearrange
 from model.network.attention import mask_from_lengths
@@ -208,6 +209,8 @@ def test_where_outputs_are_large_the_tolerance_is_a_share_of_the_largest() -> No
 def test_every_attention_is_the_same_in_onnx_runtime(kind: Kind, tmp_path: Path) -> None:
     exported = export(kind.config(blocks=1), tmp_path)
     graphs = ["embedding", "attention", "attention_full"]
+    if can_keep(exported.encoder.config):
+        graphs += ["embedding_first", "embedding_next"]
     if kind.attention == "source_target":
         graphs.append("score")
     assert list(exported.facts) == graphs

@@ -130,3 +130,10 @@ def test_further_columns_of_a_click_go_where_its_item_goes(tmp_path: Path) -> No
     assert histories.without_newest().columns["time"].tolist() == [10, 20, 5]
     chosen = histories.select(np.array([1, 0]))
     assert chosen.columns["time"].tolist() == [5, 7, 10, 20, 30]
+
+
+def test_a_window_that_moves_in_steps_begins_at_a_multiple_of_the_step() -> None:
+    rows = [np.arange(n) for n in (5, 6, 7, 8, 9)]
+    item_ids, key_mask = pad(rows, 5, step=3)
+    assert item_ids[:, 0].tolist() == [0, 3, 3, 3, 6]
+    assert key_mask.sum(1).tolist() == [5, 3, 4, 5, 3]
