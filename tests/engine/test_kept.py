@@ -220,7 +220,7 @@ def test_scores_and_recommendations_are_exact(stepping: Path) -> None:
 def test_attention_is_that_of_all_clicks(stepping: Path, attention: str) -> None:
     engine = Engine.open(stepping, limits=KEEPING)
     submitted(engine, query(TINY_ITEMS[:6]))
-    asked = Query({ITEM_ID: [TINY_ITEMS[:7]]}, Embeddings(attention))  # type: ignore[arg-type]
+    asked = Query({ITEM_ID: [TINY_ITEMS[:7]]}, Embeddings(attention))  # type: ignore[arg-type]  # one of them
     ((result,),) = submitted(engine, asked)
     plain = engine.run(asked).histories[0]
     name = f"{attention}_attention"
