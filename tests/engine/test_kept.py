@@ -150,7 +150,7 @@ def visit(artifact: Path, examples: int) -> None:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(visitors, settings=chosen)  # type: ignore[no-untyped-call]  # hypothesis has no types here
+    run_state_machine_as_test(visitors, settings=chosen)
 
 
 def test_every_answer_is_as_without_anything_kept(stepping: Path) -> None:
@@ -206,13 +206,19 @@ def test_a_longer_history_computes_one_click_until_its_window_moves(stepping: Pa
 
 def test_scores_and_recommendations_are_exact(stepping: Path) -> None:
     engine = Engine.open(stepping, limits=KEEPING)
-    wants = [Scores([TINY_ITEMS]), Recommendations(5), Recommendations(5, reasons=True)]
+    wants: list[Scores | Recommendations] = [
+        Scores([TINY_ITEMS]),
+        Recommendations(5),
+        Recommendations(5, reasons=True),
+    ]
     for history in (TINY_ITEMS[:6], TINY_ITEMS[:7]):
         for want in wants:
             asked = Query({ITEM_ID: [history]}, want)
             ((result,),) = submitted(engine, asked)
             plain = engine.run(asked).histories[0]
             assert list(result.recommended) == list(plain.recommended)
+            assert result.scores is not None
+            assert plain.scores is not None
             np.testing.assert_allclose(result.scores, plain.scores, atol=1e-4)
 
 
@@ -248,7 +254,7 @@ def test_nothing_kept_holds_an_id(stepping: Path) -> None:
     engine = Engine.open(stepping, limits=KEEPING)
     histories = ["a-very-private-item", *TINY_ITEMS[:5]]
     submitted(engine, query(histories))
-    seen, left = set(), [kept_of(engine)]
+    seen, left = set[int](), list[object]([kept_of(engine)])
     while left:  # all that it refers to
         one = left.pop()
         if id(one) not in seen and not isinstance(one, type):
