@@ -79,11 +79,11 @@ def test_an_unknown_item_is_refused_with_its_place(engine: Engine) -> None:
     ("limits", "message"),
     [
         (Limits(max_histories=1), "the request has 2 histories, limit 1"),
-        (Limits(max_history_items=6), "history 1 has 7 items, limit 6"),
+        (Limits(max_history_items=20), "history 1 has 21 items, limit 20"),
     ],
     ids=["histories", "items of a history"],
 )
 def test_limits_hold_for_arrays(tiny_artifacts: Path, limits: Limits, message: str) -> None:
     engine = Engine.open(tiny_artifacts, limits=limits)
     with pytest.raises(InvalidRequest, match=message):
-        engine.encode(CodedHistories.of([["item 1"], ["item 1"] * 7]))
+        engine.encode(CodedHistories.of([["item 1"], ["item 1"] * 21]))

@@ -63,6 +63,8 @@ def test_export_says_from_which_length_it_is_faster() -> None:
         "attention": 0,
         "attention_full": 0,
         "embedding_long": 320,
+        "embedding_first": 0,
+        "embedding_next": 0,
     }
 
 
