@@ -135,8 +135,8 @@ MUTATIONS = [
     Mutation(
         "6: an example batch of 1",
         GRAPHS,
-        "BATCH, LENGTH, CANDIDATES = 2, 3, 4",
-        "BATCH, LENGTH, CANDIDATES = 1, 3, 4",
+        "BATCH, LENGTH, CANDIDATES, KEPT = 2, 3, 4, 5",
+        "BATCH, LENGTH, CANDIDATES, KEPT = 1, 3, 4, 5",
         "tests/export/test_parity.py -k dynamic and general",
     ),
     Mutation(
