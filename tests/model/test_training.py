@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,12 @@ def stopped(arguments: list[str], run: Path, number: signal.Signals) -> tuple[in
         while not (run / "checkpoints" / "last.ckpt").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(number)
-        output, _ = process.communicate()
-    return process.returncode, output
+        while True:
+            process.send_signal(number)
+            # Python drops a KeyboardInterrupt that meets a destructor: people press it again.
+            with suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=60)
+                return process.returncode, output
 
 
 def trained(run: Path, *, progress: bool = False, **training: object) -> TrainingResult:

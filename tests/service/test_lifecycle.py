@@ -24,6 +24,8 @@ FILES = [
     "attention.onnx",
     "attention_full.onnx",
     "embedding.onnx",
+    "embedding_first.onnx",
+    "embedding_next.onnx",
     "golden.json",
     "item_embeddings.npy",
     "item_ids.json",
