@@ -4,13 +4,11 @@ Tracing takes most of an export's time, so an encoder is traced once with all ou
 same inputs, and each graph is the part that its own outputs need.
 """
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from export.next_clicks import FirstClicks, NextClicks, can_keep, parts_kept
 from export.served import LONG_PIECES, ServedEncoder, can_rearrange
+from export.weights import ExternalWeights
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
 from persona.artifact.format import (
@@ -34,8 +33,6 @@ from persona.columns import ColumnKind
 
 OPSET = 20  # exports cleanly; 23 emits an Attention operator that ONNX Runtime 1.31 refuses here
 LONG_HISTORY = 320  # padded length from which `embedding_long` is faster
-INLINE_BYTES = 256  # smaller constants, such as shapes, stay in the graph
-ALIGNMENT = 64  # of tensors in the weights file: a cache line
 
 INPUTS = (
     InputFact(name="item_ids", datatype="INT64", shape=[-1, -1], carries="clicks.item_id"),
@@ -316,50 +313,3 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     # Shapes inside the graph are inferred again by ONNX Runtime.
     model.graph.ClearField("value_info")
     return model
-
-
-@dataclass
-class ExternalWeights:
-    """Moves initializers out of graphs into one file, equal ones once.
-
-    The item table goes to the `.npy` file that already holds it.
-    """
-
-    file: BinaryIO
-    item_table: np.ndarray
-    item_file_bytes: int
-    _places: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def move_out(self, model: onnx.ModelProto) -> None:
-        """Replaces large initializers by references.
-
-        Raises:
-            ValueError: the graph does not hold the item table as it is.
-        """
-        tables = 0
-        for tensor in model.graph.initializer:
-            data = onnx.numpy_helper.to_array(tensor)
-            if data.shape == self.item_table.shape and np.array_equal(data, self.item_table):
-                tables += 1
-                offset = self.item_file_bytes - data.nbytes
-                _refer(tensor, ITEM_EMBEDDINGS, offset, data.nbytes)
-            elif data.nbytes >= INLINE_BYTES:
-                _refer(tensor, WEIGHTS, *self._place(data))
-        if not tables:
-            raise ValueError("the exporter has folded the item table into another constant")
-
-    def _place(self, data: np.ndarray) -> tuple[int, int]:
-        content = data.tobytes()
-        key = f"{data.dtype}{data.shape}{hashlib.sha256(content).hexdigest()}"
-        if key not in self._places:
-            self.file.write(b"\0" * (-self.file.tell() % ALIGNMENT))
-            self._places[key] = (self.file.tell(), len(content))
-            self.file.write(content)
-        return self._places[key]
-
-
-def _refer(tensor: onnx.TensorProto, file: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", file), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=value)

@@ -26,6 +26,7 @@ from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
 from model.network.item_table import ItemTable
 from model.training.averaging import MeanOfWeights
+from model.training.interrupt import Interrupt
 from model.training.next_click import NextClick
 from model.training.progress import RunProgress, Speed
 from model.training.recipe import Recipe, TrainingRecipe
@@ -100,7 +101,7 @@ def train_encoder(
         windows, training.max_batch_tokens, training.max_batch, training.seed
     )
     speed, limit, best = Speed(), TimeLimit(training.minutes), _best_checkpoint(training, run)
-    callbacks: list[Callback] = [speed, limit, best]
+    callbacks: list[Callback] = [Interrupt(), speed, limit, best]
     if progress:
         callbacks.append(RunProgress(training.monitor, training.validate_every, speed, limit))
     trainer = _trainer(training, run, callbacks, devices)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from export.errors import ParityError
-from export.graphs import ExternalWeights
 from export.parity import difference
+from export.weights import ExternalWeights
 from export.write import Description, write_artifact
 from persona.artifact import ArtifactError, find_artifacts, open_artifact
 from persona.artifact.format import GOLDEN, ITEM_EMBEDDINGS

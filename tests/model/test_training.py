@@ -20,6 +20,7 @@ from model.clicks.readers import read_clicks
 from model.errors import RecipeError
 from model.network.config import EncoderConfig
 from model.training.averaging import kept_share
+from model.training.interrupt import Interrupt
 from model.training.recipe import Recipe, TrainingRecipe
 from model.training.train import TrainingResult, load_encoder, train_encoder
 from model.training.windows import LengthGroupedBatches, Windows
@@ -75,12 +76,9 @@ def stopped(arguments: list[str], run: Path, number: signal.Signals) -> tuple[in
         while not (run / "checkpoints" / "last.ckpt").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        while True:
-            process.send_signal(number)
-            # Python drops a KeyboardInterrupt that meets a destructor: people press it again.
-            with suppress(subprocess.TimeoutExpired):
-                output, _ = process.communicate(timeout=60)
-                return process.returncode, output
+        process.send_signal(number)
+        output, _ = process.communicate()
+    return process.returncode, output
 
 
 def trained(run: Path, *, progress: bool = False, **training: object) -> TrainingResult:
@@ -161,6 +159,18 @@ def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(tmp_path: Path) -> Non
     counts, *rest = output.splitlines()
     assert counts.startswith("walks.txt: 120 users, 10 items")
     assert rest == ["persona: interrupted; the same command resumes the run"]
+
+
+def test_a_ctrl_c_that_was_dropped_ends_the_training_before_the_next_batch() -> None:
+    before, interrupt = signal.getsignal(signal.SIGINT), Interrupt()
+    interrupt.on_train_start()
+    interrupt.on_train_batch_start()
+    with suppress(KeyboardInterrupt):  # as in a destructor
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.on_train_batch_start()
+    interrupt.on_train_end()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_one_click_is_refused_before_a_run_is_made(
