@@ -8,7 +8,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import tritonclient.http as triton
 from typer.testing import CliRunner
 
 from model.clicks.histories import Histories
@@ -23,6 +22,7 @@ from persona.client import Client
 from persona.contract import Floats, InvalidRequest
 from persona.engine import Engine
 from persona.scoring import ProcessScorer, ScoringError, ServiceScorer, score_file
+from tests.protocols.tensors import infer
 from tests.scoring.small_tables import read_output
 from tests.serving import serving
 
@@ -231,14 +231,7 @@ def test_triton_s_client_sends_columns_as_tensors(
         "column_event": (events, "BYTES" if texts else "INT64"),
         "column_price": (np.array([[1.5, 4], [0, 2]], np.float32), "FP32"),
     }
-    inputs = []
-    for name, (values, datatype) in tensors.items():
-        inputs.append(triton.InferInput(name, list(values.shape), datatype))
-        inputs[-1].set_data_from_numpy(values, binary_data=binary)
-    address = f"{client.base_url.host}:{client.base_url.port}"
-    with triton.InferenceServerClient(address) as own:
-        found = own.infer("shop", inputs).as_numpy("user_embedding")
-        declared = [one["name"] for one in own.get_model_metadata("shop")["inputs"]]
+    found, declared = infer(client, "shop", tensors, binary=binary)
     assert declared == list(tensors)
     first = {"event": ["cart", "gift"], "price": [1.5, 4]}
     native = [

@@ -6,32 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from persona.cli.app import app
+from tests.commands import SMALL, persona
 from tests.serving import running_service
 from tests.small import walks
 
-RECIPE = """
-name = "small"
+RECIPE = (
+    SMALL
+    + """
 [data]
 split = "time"
 held_out_share = 0.1
 targets = "all"
 remove_seen = {remove_seen}
-[encoder]
-width = 8
-blocks = 1
-max_length = 6
-[training]
-epochs = 2
 """
-
-
-def persona(*words: str) -> str:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == 0, f"{done.output}{done.exception}"
-    return done.output
+)
 
 
 def write_clicks(path: Path) -> None:

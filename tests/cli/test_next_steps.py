@@ -8,24 +8,8 @@ from typer.testing import CliRunner
 
 from persona.artifact.reading import open_artifact
 from persona.cli.app import app
+from tests.commands import SMALL, persona
 from tests.small import walks
-
-SMALL = """
-name = "small"
-[encoder]
-width = 8
-blocks = 1
-max_length = 6
-[training]
-epochs = 2
-"""
-
-
-def persona(*words: str) -> str:
-    """The output of a command that succeeds."""
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == 0, f"{done.output}{done.exception}"
-    return done.output
 
 
 def next_words(output: str) -> list[str]:

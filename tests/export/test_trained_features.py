@@ -18,26 +18,10 @@ from model.training.train import load_encoder
 from persona.artifact import open_artifact
 from persona.cli.app import app
 from persona.engine import Engine
+from tests.commands import SMALL, persona
 from tests.small import walks
 
-SMALL = """
-name = "small"
-[encoder]
-width = 8
-blocks = 1
-max_length = 6
-[training]
-epochs = 2
-[items]
-drop = 0.1
-"""
-
-
-def persona(*words: str | Path) -> str:
-    """The output of a command that succeeds."""
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, f"{done.output}{done.exception}"
-    return done.output
+RECIPE = SMALL + "[items]\ndrop = 0.1\n"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = [f"page {n},{'news|sports' if n % 2 else 'news'},{n}.5\n" for n in range(11)]
     (folder / "items.csv").write_text("".join(["item_id,section,price\n", *pages]))
     (folder / "new.csv").write_text("".join(["item_id,section,price\n", pages[10]]))
-    (folder / "small.toml").write_text(SMALL)
+    (folder / "small.toml").write_text(RECIPE)
     train(folder, "run", "--recipe", folder / "small.toml", "--items", folder / "items.csv")
     return folder
 
@@ -136,7 +120,7 @@ def test_a_run_goes_on_with_the_features_of_an_earlier_one(folder: Path) -> None
 
 
 def test_a_run_without_features_does_not_go_on_with_them(folder: Path) -> None:
-    plain = SMALL.partition("[items]")[0]
+    plain = SMALL
     (folder / "plain.toml").write_text(plain)
     words = ["--data", folder / "clicks.csv", "--output", folder / "other"]
     start = ["--from", folder / "run", "--recipe", folder / "plain.toml"]

@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import tritonclient.http as triton
 from numpy.typing import NDArray
 from openai import OpenAI
 
@@ -18,6 +17,7 @@ from persona.client import Client
 from persona.contract import Floats
 from persona.engine import Engine
 from tests.conftest import TINY, TINY_ITEMS, random_encoder
+from tests.protocols.tensors import infer
 from tests.serving import serving
 
 TODAY, DAY = 1_700_000_000, 86_400
@@ -160,14 +160,7 @@ def test_triton_s_client_sends_times_as_tensors(client: httpx.Client, binary: bo
         "times": (np.array([[TODAY, TODAY + 9], [0, TODAY]]), "INT64"),
         "asked": (np.array([TODAY + DAY, TODAY]), "INT64"),
     }
-    inputs = []
-    for name, (values, datatype) in tensors.items():
-        inputs.append(triton.InferInput(name, list(values.shape), datatype))
-        inputs[-1].set_data_from_numpy(values, binary_data=binary)
-    address = f"{client.base_url.host}:{client.base_url.port}"
-    with triton.InferenceServerClient(address) as own:
-        found = own.infer("timed", inputs).as_numpy("user_embedding")
-        declared = [one["name"] for one in own.get_model_metadata("timed")["inputs"]]
+    found, declared = infer(client, "timed", tensors, binary=binary)
     assert declared == list(tensors)
     first = {"items": ["item 1", "item 2"], "times": [TODAY, TODAY + 9], "now": TODAY + DAY}
     second = {"items": ["item 3"], "times": [TODAY], "now": TODAY}
