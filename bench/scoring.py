@@ -273,7 +273,8 @@ def _tell_sizes(per_second: float, sizes: Sequence[float], mix: str, command: st
     about = (
         f"A billion users take {hours:,.0f} core hours, {gigabytes[0]:,.0f} GB of Parquet that is "
         f"read (mix `{mix}`) and {gigabytes[1]:,.0f} GB that is written (64 numbers of float32). "
-        f"Reckoned from {per_second:,.0f} users a second on two cores by `{command}`: {machine()}."
+        f"Calculated from {per_second:,.0f} users a second on two cores. Measured by `{command}` "
+        f"on {machine()}."
     )
     head = ["cores", "hours", "users a second"]
     record_table("scoring_sizes", f"{about}\n\n{table(head, lines)}\n", [PAGE])

@@ -1,10 +1,10 @@
-"""New clicks of histories whose earlier clicks are kept, see persona/engine/kept.py.
+"""Graphs for kept histories: whole histories, and new clicks alone (persona/engine/kept.py).
 
-Attention is causal: what a position is after a block depends on the positions before it alone. So
-what later clicks read of it never changes: the normed state that enters each block and, with rotary
-positions, its key. Other keys, and all values, are products of that state; these products stand
-with the query and with the context here, as they do for the newest position in `ServedBlock`. That
-takes half of the bytes of keys and values, and reading what is kept is what takes the time.
+Attention is causal: a position's state depends on earlier positions alone. So what later clicks
+read of it never changes: the normed state that enters each block and, with rotary positions, its
+key. Other keys, and all values, are products of that state. Here these products are applied to the
+query and the context, as for the newest position in `ServedBlock`. That halves the bytes of keys
+and values, and reading kept states takes most of the time.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from model.network.config import EncoderConfig
 def can_keep(config: EncoderConfig) -> bool:
     """Whether new clicks can be computed alone.
 
-    A mean over all positions reads all of them, candidates attend over all clicks, and how long ago
-    a click was changes with the time of asking. What finds a kept history is its items alone.
+    A mean reads every position, candidates attend over all clicks, and the age of a click changes
+    with the time of asking. The digest that finds a history covers its items alone, not columns.
     """
     plain = config.attention == "self" and config.pooling == "newest"
     alone = config.time == "none" and not config.columns  # clicks are items
@@ -31,12 +31,12 @@ def can_keep(config: EncoderConfig) -> bool:
 
 
 def parts_kept(config: EncoderConfig) -> int:
-    """Vectors of width D that are kept of each position."""
+    """The number of vectors of width D that are kept of each position."""
     return config.blocks * (2 if config.positions == "rotary" else 1)
 
 
 class FirstClicks(nn.Module):
-    """Whole histories, and what is kept of them."""
+    """Whole histories: their embeddings, and the states to keep."""
 
     def __init__(self, served: ServedEncoder) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class FirstClicks(nn.Module):
 
 
 class NextClicks(nn.Module):
-    """New clicks alone, and what is kept of them."""
+    """New clicks alone: the embeddings, and the states to keep."""
 
     def __init__(self, served: ServedEncoder) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class NextClicks(nn.Module):
         return x
 
     def _queries(self, block: ServedBlock, normed: Tensor, positions: Tensor) -> Tensor:
-        """What meets the kept keys: a query of width D for each head, (B, N H, D)."""
+        """The queries of width D for the kept keys, one for each head, (B, N H, D)."""
         width = normed.shape[-1]
         if block.rotation is None:
             lifted: Tensor = block.scores_of_newest(normed)  # (B N, H D)
@@ -126,7 +126,7 @@ def _blocks(served: ServedEncoder) -> list[ServedBlock]:
 
 
 def _kept(block: ServedBlock, normed: Tensor, positions: Tensor) -> list[Tensor]:
-    """What later clicks read of normed states (B, L, D): the key where it is turned, and these."""
+    """What later clicks read: the rotated key, if there is one, and the normed states (B, L, D)."""
     if block.rotation is None:
         return [normed]
     key = block.key(normed.reshape(-1, normed.shape[-1])).reshape(normed.shape)

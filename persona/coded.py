@@ -1,7 +1,7 @@
-"""Histories of many users as arrays: a list of ids, and each click as a place in that list.
+"""Histories of many users as arrays: the distinct ids, and each click as an index into them.
 
-The clicks of a file are no Python objects then: they cross from one process to another as bytes,
-and each id is looked up once.
+Clicks are then not Python objects. They pass between processes as bytes, and each id is looked up
+once.
 """
 
 from array import array

@@ -1,4 +1,4 @@
-"""What the columns of a click add to its embedding: a vector of its category, or along its number.
+"""The columns of a click, added to its embedding: a vector per category, or a line per number.
 
 All parameters start at 0: an encoder starts as one without columns.
 """
@@ -15,7 +15,7 @@ LARGEST = 5.0  # deviations: a number that lies further out counts as this
 
 
 class ClickColumns(nn.Module):
-    """The sum of what each column adds.
+    """The sum of the vectors of all columns.
 
     Args:
         columns: by name, in the order in which `forward` gets their values.
@@ -50,7 +50,7 @@ class ClickColumns(nn.Module):
 
 
 class CategoryColumn(nn.Module):
-    """A vector of each category; the last one is of categories that training did not see."""
+    """A vector for each category; the last one stands for categories that training did not see."""
 
     def __init__(self, column: ClickColumn, width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class CategoryColumn(nn.Module):
 
 
 class NumberColumn(nn.Module):
-    """A vector of a number at the mean, and one of each deviation from it; none of a missing one.
+    """A vector for the mean, plus one for each deviation from it; nothing for a missing number.
 
     The mean and the deviation are those of the training clicks.
     """

@@ -1,7 +1,7 @@
 """The item table of a model that reads features of items: what an item is, and what clicks taught.
 
-An item's vector is a projection of its features plus a learned part. Training leaves the learned
-part out at random, so that the projection alone has to do too: it is all that a new item has
+An item's vector is a projection of its features plus a learned part. Training drops the learned
+part at random, so that the projection alone is useful too: a new item has nothing else
 (DropoutNet, Volkovs 2017, drops the inputs that a cold item lacks).
 """
 
@@ -49,7 +49,7 @@ class ItemTable(nn.Module):
         return learned.square().sum(-1).mean()
 
     def _dropped(self, learned: Tensor) -> Tensor:
-        """Whole vectors at random set to 0, in training."""
+        """In training, the vectors with some of them set to 0 at random."""
         if not self.training or self.drop == 0:
             return learned
         kept = torch.rand(learned.shape[:-1], device=learned.device) >= self.drop

@@ -1,7 +1,7 @@
-"""Reads histories that are arrays already: what `ClickReader` does, for all of them at once.
+"""Reads histories that are arrays: like `ClickReader`, but all of them at once.
 
-Each id of a part is looked up once, and no click becomes a Python object. `ClickReader` and what
-it needs took a worker half as long as the graph (200,000 histories of 60 clicks, strings).
+Each id of a part is looked up once, and no click becomes a Python object. With `ClickReader`, a
+worker spent half as long on reading as in the graph (200,000 histories of 60 strings).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ROW_BYTES = 8
 
 @dataclass(frozen=True, eq=False)
 class CodedClicks:
-    """The clicks of B histories that the encoder reads, and what became of the others."""
+    """The clicks of B histories that the encoder reads, and the counts of the others."""
 
     rows: bytes  # of the item table, 64 bits each, those of one history after those of another
     starts: list[int]  # of each history's used clicks among the rows
@@ -45,7 +45,7 @@ class CodedClicks:
 
 
 class CodedReader:
-    """Reads the items of clicks; of a model that reads nothing else of them."""
+    """Reads histories for models that read nothing but the items of clicks."""
 
     def __init__(self, catalogue: Catalogue, window: tuple[int, int], limits: Limits) -> None:
         """`window`: `max_length` and `window_step` of the architecture."""
@@ -103,5 +103,5 @@ class CodedReader:
 
 
 def _sums(values: NDArray[np.bool_]) -> Counts:
-    """How many are true before each place, and before the end."""
+    """The number of true values before each index, and in all."""
     return np.concatenate(([0], np.cumsum(values, dtype=np.int64)))

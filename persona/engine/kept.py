@@ -1,12 +1,12 @@
-"""What is kept of recent histories, so that their next click costs one click.
+"""The states of recent histories, so that their next click costs one click.
 
-A history is found by a keyed digest of its ids, as they came, before any of them is looked up. The
-key is random and of this process alone: a digest tells nobody anything, and nobody can aim at one.
-The ids are not kept, only an embedding and the states that later clicks read.
+A keyed digest of the raw ids finds a history, before any id is looked up. The key is random and
+never leaves the process, so digests reveal nothing and cannot be forged. Ids are not kept: only an
+embedding and the states that later clicks read.
 
-The states of a history and of those that continue it lie in one array, a `Line`: a click adds a
-position, and no position changes. A history that leaves a line before its end takes a copy of its
-beginning. All of it belongs to one event loop.
+A history and its continuations share one array of states, a `Line`. A click adds a position, and
+existing positions never change. A history that continues from the middle of a line gets a copy of
+its beginning. Only one event loop may use this module's objects.
 """
 
 import asyncio
@@ -25,26 +25,26 @@ import numpy as np
 from persona.contract import Floats, ItemId
 
 MOST_NEW = 8  # clicks by which a history may have grown since it was kept
-ROOM = 8  # positions that a line has beyond its need, so that it seldom moves
-ENTRY_BYTES = 512  # of a kept history's digest and objects, beside its embedding and its line
-POSITIONS_A_TOKEN = 32  # kept positions that take as long to read as a token to compute
-SWEEPS = 8  # looks for what is too old, in the time that something may be kept
+ROOM = 8  # spare positions of a line, so that it is seldom copied
+ENTRY_BYTES = 512  # of a kept history's digest and objects, without embedding and line
+POSITIONS_A_TOKEN = 32  # reading so many kept positions takes as long as computing a token
+SWEEPS = 8  # checks for old lines within `max_seconds`
 
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """The states of a history's positions, and of the histories that continue it."""
+    """The states of a history's positions, shared with the histories that continue it."""
 
     born: float
     states: Floats  # (parts, C, D)
     filled: int = 0  # positions of C that are in use
-    keys: list[bytes] = field(default_factory=list)  # of the histories on it that ever were kept
-    users: int = 0  # of those that are
+    keys: list[bytes] = field(default_factory=list)  # of all histories that were kept on it
+    users: int = 0  # histories that are kept on it now
 
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """A history: the first positions of a line, and their embedding."""
+    """A kept history: the first positions of a line, and their embedding."""
 
     line: Line
     positions: int  # the start token and the clicks
@@ -54,17 +54,17 @@ class Kept:
 
 @dataclass(slots=True, eq=False)
 class Found:
-    """Where a history is kept, or may be, and how much of it is known."""
+    """The result of looking for a history: its key, and the kept history that it continues."""
 
     key: bytes
     length: int  # clicks
-    new: int  # the newest of them, which `before` does not have
+    new: int  # newest clicks that `before` lacks
     before: Kept | None
     unknown: int = 0  # clicks of unknown items
 
     @property
     def tokens(self) -> int:
-        """What is left to do costs as much as so many tokens."""
+        """The remaining work, as a number of tokens."""
         if self.before is None:
             return 1 + self.length
         return 2 + self.new + self.before.positions // POSITIONS_A_TOKEN
@@ -72,21 +72,21 @@ class Found:
 
 @dataclass(slots=True)
 class Counts:
-    """What came of histories."""
+    """Outcomes of looking for histories."""
 
-    whole: int = 0  # were known
-    continued: int = 0  # had new clicks, which were computed alone
+    whole: int = 0  # histories that were kept
+    continued: int = 0  # histories whose new clicks were computed alone
     new: int = 0
     saved_clicks: int = 0
     computed_clicks: int = 0
 
 
 class KeptHistories:
-    """Recent histories within a budget: those that nobody asked for the longest leave first.
+    """Recent histories within a budget; the least recently used leave first.
 
     Args:
-        max_bytes: of all that is kept.
-        max_seconds: that a click's state is kept, however often it is used.
+        max_bytes: budget of everything kept.
+        max_seconds: longest time that a click's state is kept, even if it is used.
         min_clicks: of a history; a shorter one takes no longer to compute than to find and keep.
         clock: in seconds.
     """
@@ -102,18 +102,18 @@ class KeptHistories:
         self.min_clicks = min_clicks
         self.bytes = 0
         self._counts = Counts()
-        self._kept: OrderedDict[bytes, Kept] = OrderedDict()  # those asked for last at the end
+        self._kept: OrderedDict[bytes, Kept] = OrderedDict()  # the most recently used at the end
         self._lines: dict[Line, None] = {}  # the oldest first
         self._texts, self._numbers = (blake2b(digest_size=16, key=os.urandom(32)) for _ in "ab")
         self._sweeps = False
-        self.empty: Kept | None = None  # the start token alone, from which every history goes on
+        self.empty: Kept | None = None  # the start token alone, which every history continues
 
     def __len__(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return len(self._lines)
 
     def take_counts(self) -> Counts:
-        """What came of the histories since the last call."""
+        """The outcomes since the last call."""
         counts, self._counts = self._counts, Counts()
         return counts
 
@@ -148,12 +148,12 @@ class KeptHistories:
         return self._counted(Found(key, length, new, before, before.unknown))
 
     def known(self, found: Found) -> Floats | None:
-        """The embedding of a history that is kept by now."""
+        """The embedding of a history, if it has been kept meanwhile."""
         kept = self._kept.get(found.key)
         return None if kept is None else kept.embedding
 
     def keep(self, found: Found, embedding: Floats, line: Line) -> None:
-        """Keeps a history, and lets others go where there is no room for it."""
+        """Keeps a history, and removes others if there is no room."""
         if (old := self._kept.pop(found.key, None)) is not None:
             self._release(old)
         self._kept[found.key] = kept = Kept(line, 1 + found.length, found.unknown, embedding.copy())
@@ -168,14 +168,14 @@ class KeptHistories:
         self._sweep_later()
 
     def begin(self, states: Floats) -> Line:
-        """A line of the states (parts, n, D) of all positions of a history."""
+        """A new line with the states (parts, n, D) of all positions of a history."""
         return _line(self._clock(), states)
 
     def continued(self, before: Kept, states: Floats) -> Line:
-        """The line of a history and its new clicks, whose states are (parts, n, D)."""
+        """A kept history's line with the states (parts, n, D) of its new clicks added."""
         line = before.line
         if line.filled > before.positions or not line.users:
-            # Another history went on from here, or this one is not kept any more.
+            # Another history already continues from here, or this line is no longer kept.
             born = self._clock() if before is self.empty else line.born
             line = _line(born, line.states[:, : before.positions])
         end = line.filled + states.shape[1]
@@ -188,7 +188,7 @@ class KeptHistories:
         return line
 
     def sweep(self) -> None:
-        """Lets go of what would be too old before the next sweep."""
+        """Removes lines that would be too old before the next sweep."""
         oldest = self._clock() - self.max_seconds * (1 - 1 / SWEEPS)
         for line in [line for line in self._lines if line.born <= oldest]:
             for key in line.keys:
@@ -232,7 +232,7 @@ class KeptHistories:
             self._sweeps = True
 
     def swept(self) -> None:
-        """The sweep that the event loop was asked for."""
+        """Sweeps, as scheduled on the event loop."""
         self._sweeps = False
         self.sweep()
         if self._kept:
@@ -240,13 +240,13 @@ class KeptHistories:
 
 
 def _sweep(histories: "weakref.ref[KeptHistories]") -> None:
-    """A version that nobody uses any more is freed at once: the loop holds no reference."""
+    """Sweeps if the version still exists: the event loop must not keep it alive."""
     if (found := histories()) is not None:
         found.swept()
 
 
 def _line(born: float, states: Floats, positions: int = 0) -> Line:
-    """A line of some states, with room for so many positions and some more."""
+    """A line that holds some states, with room for `positions` and `ROOM` more."""
     parts, filled, width = states.shape
     line = Line(born, np.empty((parts, max(filled, positions) + ROOM, width), np.float32), filled)
     line.states[:, :filled] = states
@@ -258,7 +258,7 @@ def _bytes_of(kept: Kept) -> int:
 
 
 def _as_bytes(items: Sequence[ItemId]) -> bytes | None:
-    """The ids as bytes that no other history has, among those of texts or of numbers."""
+    """The ids as bytes, unique among histories of texts, or of integers."""
     try:
         if not isinstance(items[0], str):
             return array("q", items).tobytes()  # type: ignore[type-var]  # or a TypeError
@@ -269,5 +269,5 @@ def _as_bytes(items: Sequence[ItemId]) -> bytes | None:
 
 
 def _without_newest(items: Sequence[ItemId], data: bytes, end: int) -> int:
-    """Where the bytes of a history end without the click that ends at `end`."""
+    """The end of a history's bytes without its last click, which ends at `end`."""
     return max(0, data.rfind(b"\0", 0, end)) if isinstance(items[0], str) else end - 8

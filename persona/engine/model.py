@@ -1,9 +1,6 @@
 """One version of a model, verified and warmed up, that answers queries."""
 
 import asyncio
-import math
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from persona.artifact import ArtifactError, open_artifact
+from persona.artifact import open_artifact
 from persona.artifact.catalogue import open_catalogue
-from persona.artifact.format import Evaluation, EvaluationCase, GoldenPair, GraphName
+from persona.artifact.format import Evaluation, GraphName
 from persona.coded import CodedHistories
 from persona.contract import (
     ITEM_ID,
@@ -34,6 +31,7 @@ from persona.engine.coded import CodedClicks, CodedReader
 from persona.engine.continuing import KEEPING, Continuing, known
 from persona.engine.kept import KeptHistories
 from persona.engine.limits import Limits
+from persona.engine.proof import Proof
 from persona.engine.recommending import Recommender
 from persona.engine.runs import cut
 from persona.engine.session import Input, Output, Session
@@ -77,21 +75,22 @@ class Model:
         architecture = self.manifest.architecture
         window = architecture.max_length, architecture.window_step
         self._coded_reader = CodedReader(catalogue, window, limits)
+        self._proof = Proof(self.artifact, self._reader)
         self._answers = Answers(self.artifact, catalogue, limits)
         self._recommender = Recommender(self.artifact, catalogue, self._reader, limits)
         self.kept: KeptHistories | None = None
-        self._session = Session(self.artifact.without(*KEEPING))
         continuing: Continuing | None = None
-        if limits.kept_megabytes and self.manifest.graphs.keys() >= set(KEEPING):
-            self._session = Session(self.artifact)
+        keeps = limits.kept_megabytes > 0 and self.manifest.graphs.keys() >= set(KEEPING)
+        self._session = Session(self.artifact if keeps else self.artifact.without(*KEEPING))
+        if keeps:
             self.kept = KeptHistories(
                 int(limits.kept_megabytes * 1e6), limits.kept_seconds, limits.kept_clicks
             )
             continuing = Continuing(self._session, self.kept)
-            self._prove_continuing()
-        self._prove()
-        architecture = self.manifest.architecture
-        self._warm_up(running is not None and running.manifest.architecture == architecture)
+            self._proof.replay_continued(self._session)
+        self._proof.replay(self._session)
+        filled = running is not None and running.manifest.architecture == architecture
+        self._proof.warm_up(self._session, limits.max_batch_tokens, filled=filled)
         # Nothing here refers back to the model: a version that nobody uses is freed at once.
         self._batcher: Batcher[Input, Output] = Batcher(
             partial(_prepare, self._session, continuing),
@@ -151,13 +150,12 @@ class Model:
         Raises:
             Overloaded: the queue is full.
         """
-        number = min(range(len(self._golden_inputs)), key=lambda n: self._golden_inputs[n].length)
-        one = self._golden_inputs[number]
+        one, compare = self._proof.shortest()
         return self._batcher.submit(
             "embedding",
             [one],
             [1 + one.length],
-            partial(self._compare_probe, number),
+            compare,
             deadline_s=deadline_s,
             counted=False,
         )
@@ -165,14 +163,6 @@ class Model:
     def waiting_s(self) -> float:
         """Seconds since queries wait and nothing is computed."""
         return self._batcher.waiting_s()
-
-    def _compare_probe(self, number: int, outputs: Sequence[Output]) -> None:
-        golden = self.artifact.golden
-        self._compare(
-            "embedding",
-            outputs[0]["user_embedding"],
-            np.array(golden.pairs[number].user_embedding, np.float32),
-        )
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""
@@ -232,7 +222,7 @@ class Model:
         for start in range(0, len(evaluation.cases), CASES_AT_ONCE):
             cases = evaluation.cases[start : start + CASES_AT_ONCE]
             want = Scores([case.candidates for case in cases])
-            query = Query(self._columns(cases), want, now=[case.now for case in cases])
+            query = Query(self._proof.columns(cases), want, now=[case.now for case in cases])
             for result in self._answer(query, _unreported).histories:
                 scores = np.asarray(result.scores, np.float32)
                 clicked, *others = np.nan_to_num(scores, nan=-np.inf).tolist()
@@ -251,78 +241,6 @@ class Model:
     def _work(self, query: Query, kept: KeptHistories | None = None) -> Work:
         histories = self._reader.read(query, kept)
         return self._answers.plan(query, histories, self._answers.candidates(query))
-
-    def _prove(self) -> None:
-        """Replays the golden pairs through every graph that gives embeddings."""
-        golden = self.artifact.golden
-        query = Query(self._columns(golden.pairs), now=[pair.now for pair in golden.pairs])
-        self._golden_inputs = self._reader.used(query, range(len(golden.pairs)))
-        expected = np.array([pair.user_embedding for pair in golden.pairs], np.float32)  # (B, D)
-        for graph in self.manifest.graphs.keys() - {"score", *KEEPING}:
-            outputs = self._run_or_raise(graph, self._golden_inputs)
-            actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
-            self._compare(graph, actual, expected)
-
-    def _prove_continuing(self) -> None:
-        """Replays the golden pairs without their newest clicks, and then with them."""
-        pairs = self.artifact.golden.pairs
-        kept = KeptHistories(sys.maxsize, math.inf)
-        continuing = Continuing(self._session, kept)
-        histories = [[pair.history[:-1] for pair in pairs], [pair.history for pair in pairs]]
-        _, outputs = (
-            continuing.prepare(self._reader.used(Query({ITEM_ID: part}), range(len(part)), kept))()
-            for part in histories
-        )
-        actual = np.stack([output["user_embedding"] for output in outputs])  # (B, D)
-        expected = np.array([pair.user_embedding for pair in pairs], np.float32)
-        self._compare("embedding_next", actual, expected)
-
-    def _compare(self, graph: GraphName, actual: Floats, expected: Floats) -> None:
-        difference = float(np.abs(actual - expected).max())
-        tolerance = self.artifact.golden.tolerance
-        if not difference <= tolerance:  # NaN is a difference too
-            raise ArtifactError(
-                f"{self.artifact.graph_path(graph)}: differs from the golden embeddings by "
-                f"{difference:g}, tolerance {tolerance:g}"
-            )
-
-    def _columns(self, cases: Sequence[GoldenPair | EvaluationCase]) -> dict[str, list[list[Any]]]:
-        """The clicks of an artifact's own cases, column by column."""
-        clicks: dict[str, list[list[Any]]] = {
-            column: [
-                case.columns.get(
-                    column, [None if column in self.manifest.columns else 0] * len(case.history)
-                )
-                for case in cases
-            ]
-            for column in self._reader.typecodes
-        }
-        clicks[ITEM_ID] = [list(case.history) for case in cases]
-        return clicks
-
-    def _warm_up(self, filled: bool) -> None:
-        """Runs every graph with the largest batches of its shortest and its longest histories.
-
-        `filled`: another model has done so; one history is enough.
-        """
-        for graph in self.manifest.graphs.keys() - set(KEEPING):
-            n_candidates = int(graph == "score")
-            for length in (1,) if filled else (0, 1, self.manifest.architecture.max_length):
-                most = self._limits.max_batch_tokens // (1 + length + n_candidates)
-                batch = 1 if filled else max(1, most)
-                columns = {
-                    column: array(typecode, [0] * length)
-                    for column, typecode in self._reader.typecodes.items()
-                }
-                candidates = {ITEM_ID: array("q", [0] * n_candidates)}
-                one = Input(columns, length, candidates=candidates)
-                self._run_or_raise(graph, [one] * batch)
-
-    def _run_or_raise(self, graph: GraphName, inputs: Sequence[Input]) -> list[Output]:
-        try:
-            return self._session.run(graph, inputs)
-        except Exception as error:  # ONNX Runtime raises subclasses of Exception without a root
-            raise ArtifactError(f"{self.artifact.graph_path(graph)}: {error}") from error
 
 
 def _is_large(query: Query) -> bool:

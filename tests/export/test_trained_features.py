@@ -120,8 +120,7 @@ def test_a_run_goes_on_with_the_features_of_an_earlier_one(folder: Path) -> None
 
 
 def test_a_run_without_features_does_not_go_on_with_them(folder: Path) -> None:
-    plain = SMALL
-    (folder / "plain.toml").write_text(plain)
+    (folder / "plain.toml").write_text(SMALL)
     words = ["--data", folder / "clicks.csv", "--output", folder / "other"]
     start = ["--from", folder / "run", "--recipe", folder / "plain.toml"]
     done = CliRunner().invoke(app, ["train", *map(str, (*words, *start))])
