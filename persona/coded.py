@@ -6,6 +6,7 @@ once.
 
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, compress, pairwise
 from typing import overload
 
@@ -66,12 +67,20 @@ class CodedHistories(Sequence[list[ItemId]]):
         clicks = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         return CodedHistories(self.words, self.codes[clicks], offsets)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """How it is pickled: texts in one piece, as pickle takes note of every single object."""
+        words: Sequence[ItemId] | str = self.words
+        with suppress(TypeError):  # of integers
+            text = "\0".join(words)  # type: ignore[arg-type]  # the same
+            words = text if text.count("\0") == len(words) - 1 else words
+        return _unpickled, (words, self.codes, self.offsets)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __iter__(self) -> Iterator[list[ItemId]]:
         first, last = self.offsets[[0, -1]].tolist()
-        items = np.array(self.words, object)[self.codes[first:last]].tolist()
+        items = list(map(self.words.__getitem__, self.codes[first:last].tolist()))
         for start, end in pairwise((self.offsets - first).tolist()):
             yield items[start:end]
 
@@ -85,6 +94,12 @@ class CodedHistories(Sequence[list[ItemId]]):
             return self.take(positions)
         start, end = self.offsets[positions : positions + 2]
         return [self.words[code] for code in self.codes[start:end].tolist()]
+
+
+def _unpickled(
+    words: Sequence[ItemId] | str, codes: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> CodedHistories:
+    return CodedHistories(words.split("\0") if isinstance(words, str) else words, codes, offsets)
 
 
 def _without_unused(histories: CodedHistories) -> CodedHistories:

@@ -67,7 +67,6 @@ def work(settings: Settings, seat: Seat, family: int, address: Any) -> None:
         ws="none",
         log_config=log_config(settings.log_level, settings.log_format),
         access_log=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
         server_header=False,
         proxy_headers=False,  # nothing uses the client's address, and each request would pay for it
         timeout_graceful_shutdown=max(1, -(-settings.deadline_ms // 1000)),

@@ -54,7 +54,6 @@ def serving(
         app,
         port=port,
         http=limited(chosen),
-        timeout_keep_alive=chosen.keep_alive_seconds,
         access_log=False,
         log_level="critical",
         ws="none",

@@ -1,5 +1,6 @@
 """`persona score`: computes user embeddings for a whole file of histories."""
 
+import gc
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from persona.scoring import Scorer, ScoreReport
 
 TOO_MANY_REJECTS, RUN_CHANGED = 3, 4  # exit statuses
+# Before the garbage collector looks at them: requests and answers have no cycles.
+YOUNG_OBJECTS = 100_000
 
 
 @reads_tables
@@ -116,6 +119,8 @@ def score(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from persona.scoring import RunChanged, TooManyRejects, score_file
 
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     scorer = _scorer(url, artifact, ray, workers, console)
     with resumable(console), progress_on(console) as progress:

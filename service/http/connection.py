@@ -81,9 +81,6 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses the bytes, and counts them if they do not complete a request."""
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
         if self._refused:
             return
         self._segment, self._segment_at = data, self.loop.time()
@@ -147,9 +144,16 @@ class Connection(HttpToolsProtocol):
             self._answers.hold_nothing()
 
     def on_response_complete(self) -> None:
-        """Sends the answer, and starts the next request if one waits."""
+        """Sends the answer, and starts the next request if one waits.
+
+        Uvicorn would also start a timer for an idle connection, which the watch ends anyway.
+        """
         self._watch.outbox.add(self._answers, self.loop)
-        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
 
     def _note_offer(self) -> None:
         """Leaves the request for `_as_http`."""

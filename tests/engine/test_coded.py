@@ -13,7 +13,7 @@ from persona.coded import CodedHistories
 from persona.contract import InvalidRequest, ItemId, UnknownItems
 from persona.engine import Engine, Limits
 
-IDS = st.sampled_from([*(f"item {n}" for n in range(6)), "unknown", 7])
+IDS = st.sampled_from([*(f"item {n}" for n in range(6)), "unknown", "", "a\0b", 7])
 HISTORIES = st.lists(st.lists(IDS, max_size=15), max_size=20)
 
 
