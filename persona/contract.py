@@ -83,7 +83,9 @@ class Results:
 
 
 class PersonaError(Exception):
-    retry_after_s: float | None = None  # when to try again, if known
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s  # when to try again, if known
 
 
 class InvalidRequest(PersonaError):
@@ -93,9 +95,13 @@ class InvalidRequest(PersonaError):
         self.history, self.click, self.candidate = map(place.get, ("history", "click", "candidate"))
 
 
-# fmt: off
 class ModelNotFound(PersonaError):
-    part: str = "model"  # or "version"
+    def __init__(self, message: str, part: str = "model") -> None:  # or "version"
+        super().__init__(message)
+        self.part = part
+
+
+# fmt: off
 class RequestTooLarge(PersonaError): ...
 class Overloaded(PersonaError): ...
 class NotReady(PersonaError): ...

@@ -132,11 +132,10 @@ class Gate:
                 f"{limit.text}"
             )
         seconds = math.ceil(self._counts.seconds_left(limit.seconds))
-        error = RateLimited(
-            f"the limit of the key '{key.name}' is {limit.text}; try again in {seconds} s"
+        return RateLimited(
+            f"the limit of the key '{key.name}' is {limit.text}; try again in {seconds} s",
+            retry_after_s=max(1, seconds),
         )
-        error.retry_after_s = max(1, seconds)
-        return error
 
 
 @lru_cache(maxsize=1024)

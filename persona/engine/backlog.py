@@ -37,12 +37,11 @@ class Backlog:
         if not self.tokens:
             return
         if (excess := self.tokens + tokens - self._max_tokens) > 0:
-            error = Overloaded(
+            raise Overloaded(
                 f"the queue is full: {self.tokens:,} tokens wait and this request has "
-                f"{tokens:,}, limit {self._max_tokens:,}"
+                f"{tokens:,}, limit {self._max_tokens:,}",
+                retry_after_s=self.seconds * min(1.0, excess / self.tokens),
             )
-            error.retry_after_s = self.seconds * min(1.0, excess / self.tokens)
-            raise error
         self._due_before(now)
         self._refuse(seconds, tokens, deadline_s)
 
@@ -94,9 +93,8 @@ class Backlog:
             wait_s = self.seconds + min(self.seconds, STRETCH_S * tokens)
         excess_s = wait_s + own_s - share * deadline_s
         if excess_s > 0 and wait_s > 0:
-            error = Overloaded(
+            raise Overloaded(
                 f"the queue takes {wait_s * 1000:,.0f} ms and this request "
-                f"{own_s * 1000:,.0f} ms, too long for {deadline_s * 1000:,.0f} ms"
+                f"{own_s * 1000:,.0f} ms, too long for {deadline_s * 1000:,.0f} ms",
+                retry_after_s=min(wait_s, excess_s),
             )
-            error.retry_after_s = min(wait_s, excess_s)
-            raise error

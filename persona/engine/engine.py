@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -110,16 +111,13 @@ class Engine:
         Raises:
             Overloaded: the deadline would pass in the queue of every model.
         """
-        refusal: Overloaded | None = None
-        for model in self.registry.models:
-            try:
+        if not (models := self.registry.models):
+            return
+        for model in models[:-1]:
+            with suppress(Overloaded):
                 model.backlog.refuse_late(deadline_s, tokens)
-            except Overloaded as error:
-                refusal = error
-            else:
                 return
-        if refusal is not None:
-            raise refusal
+        models[-1].backlog.refuse_late(deadline_s, tokens)
 
     def run(self, query: Query) -> Results:
         """Answers a query in the calling thread; raises as `submit`."""

@@ -84,9 +84,8 @@ class Registry:
         found = self._versions[name].get(version)
         if found is None:
             loaded = ", ".join(self._versions[name])
-            error = ModelNotFound(f"no version '{version:.60}' of '{name}'; loaded: {loaded}")
-            error.part = "version"
-            raise error
+            message = f"no version '{version:.60}' of '{name}'; loaded: {loaded}"
+            raise ModelNotFound(message, "version")
         return found
 
 

@@ -83,6 +83,11 @@ class ClosingTransport(asyncio.Transport):
         """Closes at once; unsent bytes are lost."""
         self._transport.abort()
 
+    def let_go(self) -> None:
+        """Forgets the connection, which has ended: the two would keep each other alive."""
+        self._held.clear()
+        self._still_sending = _no
+
     def close(self) -> None:
         """Sends the written bytes, then closes."""
         if self.is_closing():
@@ -102,6 +107,10 @@ class ClosingTransport(asyncio.Transport):
 
 def _yes() -> bool:
     return True
+
+
+def _no() -> bool:
+    return False
 
 
 class _Rest(asyncio.Protocol):

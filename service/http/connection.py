@@ -62,10 +62,15 @@ class Connection(HttpToolsProtocol):
             self._refuse(Refused(429, "overloaded", "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request's task, and releases the held bytes."""
+        """Tells the request's task, and releases the held bytes.
+
+        Nothing may refer to the connection in a circle: what it holds would then stay until the
+        garbage collector comes, and a thousand ended connections have taken 15 MB.
+        """
         self._release()
         self._watch.forget(self)
         super().connection_lost(exc)
+        self._answers.let_go()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's returns nothing
         """A client that closes its side right after its request waits for the answer."""
@@ -98,16 +103,22 @@ class Connection(HttpToolsProtocol):
         """Reads on as HTTP after an offer to change the protocol; refuses everything else."""
         while isinstance(stop, httptools.HttpParserUpgrade):
             self._segment = self._as_http() + self._segment[stop.args[0] :]
-            try:
-                self.parser.feed_data(self._segment)
-            except _STOPS as another:
-                stop = another
-            else:
+            if (another := self._feed()) is None:
                 return
+            stop = another
         reason = stop.__context__
         if not isinstance(reason, Refused):
             reason = bad_request(f"the request is not valid: {stop}")
         self._refuse(reason)
+
+    def _feed(self) -> Exception | None:
+        """Parses the segment; returns what stopped the parser."""
+        # Not in `_read_on`, whose frame would be in the traceback of what it holds: a circle.
+        try:
+            self.parser.feed_data(self._segment)
+        except _STOPS as stop:
+            return stop
+        return None
 
     def _as_http(self) -> bytes:
         """The head of a request, without its offer to change the protocol.

@@ -219,6 +219,9 @@ async def ask(service: Service, query: Query, deadline: Deadline, receive: Recei
         raise
     finally:
         service.timeouts.forget(future)
+        # An error's traceback refers to this frame, and the future to the error: a circle that
+        # would keep the whole request until the garbage collector comes.
+        del future
     service.note_size(deadline.body_bytes, results)
     mark_computed(results.model, results.version, service.tally.turn_s(results.model))
     service.traffic.count(engine, query, results)

@@ -96,9 +96,8 @@ async def _require(watcher: Watcher, name: str, version: str | None) -> list[str
         raise ModelNotFound(f"no model '{name:.60}' in the artifacts, only {', '.join(found)}")
     numbers = [one.number for one in found[name]]
     if version is not None and version not in numbers:
-        error = ModelNotFound(f"no version '{version:.60}' of '{name}', only {', '.join(numbers)}")
-        error.part = "version"
-        raise error
+        message = f"no version '{version:.60}' of '{name}', only {', '.join(numbers)}"
+        raise ModelNotFound(message, "version")
     return numbers
 
 

@@ -1,6 +1,7 @@
 """What the service says about its models in this protocol."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 
 from persona.artifact.format import TensorFact
@@ -23,6 +24,7 @@ EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 EMBEDDING_GRAPHS = ("embedding", "attention", "attention_full")
 
 
+@cache
 def server_metadata() -> ServerMetadata:
     """What answers here."""
     number = version("persona-encoder")
