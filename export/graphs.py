@@ -206,15 +206,18 @@ def _traced(
     """Each model that is traced, and the graphs that are parts of it."""
     served = ServedEncoder(encoder) if can_rearrange(encoder.config) else PlainEncoder(encoder)
     examples = _examples(graph_inputs(encoder.config), encoder.config)
-    yield to_onnx(served, examples, OUTPUTS), ["embedding", "attention", "attention_full"]
+    embedding: list[GraphName] = ["embedding", "attention", "attention_full"]
+    if isinstance(served, ServedEncoder) and "embedding_first" in facts:
+        outputs = (*OUTPUTS, KEPT_OUTPUTS[-1])
+        yield to_onnx(FirstClicks(served), examples, outputs), [*embedding, "embedding_first"]
+    else:
+        yield to_onnx(served, examples, OUTPUTS), embedding
     if "embedding_long" in facts:
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
         yield to_onnx(in_pieces, examples, OUTPUTS), ["embedding_long"]
     if "embedding_next" in facts:
-        plain = ServedEncoder(encoder)
-        yield to_onnx(FirstClicks(plain), examples, KEPT_OUTPUTS), ["embedding_first"]
         examples = _examples(next_inputs(encoder.config), encoder.config)
-        yield to_onnx(NextClicks(plain), examples, KEPT_OUTPUTS), ["embedding_next"]
+        yield to_onnx(NextClicks(ServedEncoder(encoder)), examples, KEPT_OUTPUTS), ["embedding_next"]
     if "score" in facts:
         examples = _examples(graph_inputs(encoder.config, candidates=True), encoder.config)
         yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]

@@ -36,23 +36,20 @@ def parts_kept(config: EncoderConfig) -> int:
 
 
 class FirstClicks(nn.Module):
-    """Whole histories: their embeddings, and the states to keep."""
+    """Whole histories: the outputs of `ServedEncoder`, and the states to keep."""
 
     def __init__(self, served: ServedEncoder) -> None:
         super().__init__()
         self.served = served
 
-    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L) and (B, L) to embeddings (B, D) and what is kept, (parts, B, 1 + L, D)."""
+    def forward(self, item_ids: Tensor, key_mask: Tensor) -> tuple[Tensor, ...]:
+        """(B, L) and (B, L) to the outputs, and what is kept, (parts, B, 1 + L, D)."""
         x, sequence = self.served.embed(item_ids, key_mask)  # (B, 1 + L, D)
-        *earlier, last = _blocks(self.served)
-        kept: list[Tensor] = []
-        for block in earlier:
-            kept += _kept(block, block.normed(x), sequence.positions)
-            x = block.forward(x, sequence)
-        kept += _kept(last, last.normed(x), sequence.positions)
-        newest, _ = last.at_newest(x, sequence)  # (B, D)
-        return self.served.final_norm(newest), torch.stack(kept)
+        outputs, entering = self.served.read(x, sequence)
+        kept = list[Tensor]()
+        for block, states in zip(_blocks(self.served), entering, strict=True):
+            kept += _kept(block, block.normed(states), sequence.positions)
+        return (*outputs, torch.stack(kept))
 
 
 class NextClicks(nn.Module):

@@ -104,11 +104,19 @@ class ServedEncoder(nn.Module):
             (B, blocks, H, 1 + L, 1 + L).
         """
         x, sequence = self.embed(item_ids, key_mask, times, asked, columns=columns)  # (B, 1 + L, D)
+        outputs, _ = self.read(x, sequence)
+        return outputs
+
+    def read(
+        self, x: Tensor, sequence: MaskedSequence
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
+        """The outputs, as `forward`, and the states that enter each block, (B, 1 + L, D)."""
         *earlier, last = self._blocks()
-        attention = []
+        attention, entering = [], [x]
         for block in earlier:
             attention.append(block.weights(x, sequence))  # (B, H, 1 + L, 1 + L)
             x = block.forward(x, sequence)  # (B, 1 + L, D)
+            entering.append(x)
         attention.append(last.weights(x, sequence))
         if self.config.pooling == "newest":
             newest, pooled = last.at_newest(x, sequence)  # (B, D), (B, H, 1 + L)
@@ -118,7 +126,8 @@ class ServedEncoder(nn.Module):
             embedding, shares = self.pool(states, sequence.key_mask)  # (B, D), (B, 1 + L)
             pooled = (shares[:, None, None] @ attention[-1]).squeeze(2)  # (B, H, 1 + L)
         full = torch.stack(attention, dim=1)  # (B, blocks, H, 1 + L, 1 + L)
-        return embedding, pooled, sequence_mask(full, sequence.query_mask[:, None, None], "mul")
+        full = sequence_mask(full, sequence.query_mask[:, None, None], "mul")
+        return (embedding, pooled, full), entering
 
     def score(
         self,
