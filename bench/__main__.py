@@ -14,6 +14,7 @@ from bench.generated import schemathesis
 from bench.hostile import hostile
 from bench.house import house, house_training
 from bench.items import items
+from bench.kept_load import kept_load
 from bench.ladder import ladder
 from bench.memory import memory
 from bench.news import news
@@ -63,6 +64,7 @@ for serving in (
     protocols,
     recommend,
     next_click,
+    kept_load,
     reload,
     secured,
     house,

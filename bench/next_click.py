@@ -105,8 +105,8 @@ def next_click(
 
 def _kept_and_not(artifacts: Path, mix: str, rounds: int, users: int) -> Rates:
     services = {
-        "not kept": _service(ROOT, artifacts),
-        "kept": _service(ROOT, artifacts, kept_megabytes=str(MEGABYTES)),
+        "not kept": service(ROOT, artifacts),
+        "kept": service(ROOT, artifacts, kept_megabytes=str(MEGABYTES)),
     }
     return _in_turn(services, mix, rounds, users)
 
@@ -117,15 +117,16 @@ def _beside_before(commit: str, mix: str, rounds: int, users: int) -> Rates:
         checkout = Path(folder) / "before"
         check_out(commit, checkout)
         services = {
-            "before": _service(checkout, artifacts_of(checkout)),
-            "after": _service(ROOT, encoders.artifacts()),
+            "before": service(checkout, artifacts_of(checkout)),
+            "after": service(ROOT, encoders.artifacts()),
         }
         return _in_turn(services, mix, rounds, users)
 
 
-def _service(checkout: Path, artifacts: Path, workers: int = 1, **settings: str) -> Server:
+def service(checkout: Path, artifacts: Path, workers: int = 1, **settings: str) -> Server:
+    """A service whose connections stay open while others are measured."""
     server = of_checkout(checkout, artifacts, workers)
-    settings |= {"keep_alive_seconds": "600", "header_seconds": "600"}  # while others are measured
+    settings |= {"keep_alive_seconds": "600", "header_seconds": "600"}
     variables = {f"PERSONA_{name.upper()}": value for name, value in settings.items()}
     return replace(server, variables={**server.variables, **variables})
 
@@ -207,7 +208,7 @@ def _workers(artifacts: Path, rounds: int, users: int) -> Rates:
     for name, found in rates.items():
         replay = Replay("films", users)
         settings = {"kept_megabytes": str(MEGABYTES)}
-        with connected(_service(ROOT, artifacts, 2, **settings)) as up:
+        with connected(service(ROOT, artifacts, 2, **settings)) as up:
             for number in range(WARM_ROUNDS + rounds):
                 rate = up.answers_a_second(replay.round(), by_user=name == "by user")
                 if number >= WARM_ROUNDS:
