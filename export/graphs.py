@@ -216,8 +216,9 @@ def _traced(
         in_pieces = ServedEncoder(encoder, LONG_PIECES)
         yield to_onnx(in_pieces, examples, OUTPUTS), ["embedding_long"]
     if "embedding_next" in facts:
+        next_clicks = NextClicks(ServedEncoder(encoder))
         examples = _examples(next_inputs(encoder.config), encoder.config)
-        yield to_onnx(NextClicks(ServedEncoder(encoder)), examples, KEPT_OUTPUTS), ["embedding_next"]
+        yield to_onnx(next_clicks, examples, KEPT_OUTPUTS), ["embedding_next"]
     if "score" in facts:
         examples = _examples(graph_inputs(encoder.config, candidates=True), encoder.config)
         yield to_onnx(ScoreGraph(served), examples, SCORE_OUTPUTS), ["score"]

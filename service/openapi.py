@@ -44,8 +44,10 @@ def _drop_default_refusal(responses: dict[str, Any]) -> None:
 
 def _describe_retry(responses: dict[str, Any]) -> None:
     if "429" in responses:
-        header = {"description": "seconds until another try", "schema": {"type": "integer"}}
-        responses["429"]["headers"] = {"Retry-After": header}
+        responses["429"]["headers"] = {
+            name: {"description": f"{unit} until another try", "schema": {"type": "integer"}}
+            for name, unit in (("Retry-After", "seconds"), ("Retry-After-Ms", "milliseconds"))
+        }
 
 
 def _add(operation: dict[str, Any], status: str, example: dict[str, Any]) -> None:

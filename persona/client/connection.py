@@ -12,6 +12,8 @@ from persona.client.options import Limits
 from persona.contract import DeadlineExceeded, NotReady, Overloaded
 
 RETRIED = (Overloaded, NotReady, DeadlineExceeded, ConnectionFailed)
+# There may be room sooner, but a few attempts must outlast a burst or a worker's restart.
+LEAST_PAUSE_S = 1.0
 
 
 class Options(TypedDict, total=False):
@@ -54,7 +56,7 @@ class Connection:
         pause_s = error.retry_after_s
         if pause_s is None:
             return True
-        return pause_s if pause_s <= self._retry_for_s else False
+        return max(LEAST_PAUSE_S, pause_s) if pause_s <= self._retry_for_s else False
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ docs/http-api.md describes the protocol.
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, Unpack
@@ -344,8 +345,9 @@ def _place(call: Call[Any], path: Sequence[Any]) -> dict[str, int]:
 
 def _retry_after_s(response: httpx.Response) -> float | None:
     """Seconds to wait; None if the header is a date, which only proxies send."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(ValueError):
+            seconds = unit_s * float(response.headers.get(name, ""))
+            if math.isfinite(seconds) and seconds > 0:
+                return seconds
+    return None

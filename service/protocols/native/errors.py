@@ -65,19 +65,22 @@ def error_answer(
     close: bool = False,
     retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
-    """An error as an answer; `close` if the connection ends with it.
-
-    `Retry-After` has whole seconds.
-    """
+    """An error as an answer; `close` if the connection ends with it."""
     error = {"code": code, "message": message, "path": path}
     headers = []
     if status == 429:
-        headers = [(b"retry-after", b"%d" % max(1, ceil(retry_after_s)))]
+        headers = retry_headers(retry_after_s)
     elif status == 401:
         headers = [(b"www-authenticate", b"Bearer")]
     if close:
         headers.append((b"connection", b"close"))
     return Answer(orjson.dumps({"error": error}), status, headers, code)
+
+
+def retry_headers(seconds: float) -> list[tuple[bytes, bytes]]:
+    """When to try again: in whole seconds, and in milliseconds for clients that know how."""
+    whole, milliseconds = max(1, ceil(seconds)), max(1, ceil(seconds * 1000))
+    return [(b"retry-after", b"%d" % whole), (b"retry-after-ms", b"%d" % milliseconds)]
 
 
 def answer_to(error: PersonaError, path: Path = ()) -> Answer:

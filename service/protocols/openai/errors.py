@@ -1,12 +1,10 @@
 """Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
 
-from math import ceil
-
 import orjson
 
 from persona.contract import InvalidRequest, ModelNotFound, PersonaError
 from service.protocols.exchange import Answer
-from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
+from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD, retry_headers
 
 # A retry can help with these. Unless told otherwise, the client retries 409, 429 and every 5xx.
 TRY_AGAIN = {429, 503, 504}
@@ -31,7 +29,7 @@ def error_answer(
     }
     headers = [(b"x-should-retry", b"true" if status in TRY_AGAIN else b"false")]
     if status in TRY_AGAIN:
-        headers.append((b"retry-after", b"%d" % ceil(retry_after_s)))
+        headers += retry_headers(retry_after_s)
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if close:

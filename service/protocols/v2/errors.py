@@ -1,12 +1,10 @@
 """Errors in the shape of this protocol: `{"error": "text"}`."""
 
-from math import ceil
-
 import orjson
 
 from persona.contract import InvalidRequest, PersonaError
 from service.protocols.exchange import Answer
-from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD
+from service.protocols.native.errors import RETRY_AFTER_S, STATUSES, UNREAD, retry_headers
 
 
 def error_answer(
@@ -18,7 +16,7 @@ def error_answer(
     retry_after_s: float = RETRY_AFTER_S,
 ) -> Answer:
     """An error as it is sent; `close` where the connection ends with it."""
-    headers = [(b"retry-after", b"%d" % ceil(retry_after_s))] if status == 429 else []
+    headers = retry_headers(retry_after_s) if status == 429 else []
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if close:
