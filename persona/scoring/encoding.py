@@ -15,8 +15,8 @@ from persona.scoring.parts import Part
 from persona.scoring.scorer import Answer, Asked, Counts, Histories, ModelFacts, Plan, ScoredPart
 from persona.tables.rows import Reject, shown
 
-BATCH_ROWS = 512
-BATCH_CLICKS = 50_000
+BATCH_ROWS = 256
+BATCH_CLICKS = 25_000
 
 Positions = Sequence[int]  # of histories in their part
 

@@ -156,7 +156,7 @@ def test_a_service_that_cannot_answer_says_so_and_asks_for_another_try(tmp_path:
             client.embeddings.create(model="mixed", input="word1")
         assert refusal.value.status_code == 503
         assert refusal.value.response.headers["x-should-retry"] == "true"
-        assert refusal.value.response.headers["retry-after"] == "1"
+        assert int(refusal.value.response.headers["retry-after"]) >= 1
 
 
 def test_a_deadline_that_passed_is_504(mixed_artifacts: Path) -> None:
@@ -216,10 +216,10 @@ def ask_for_ever(client: OpenAI) -> None:
 def test_an_overload_is_a_rate_limit_error(small_queue: httpx.Client) -> None:
     seen = threading.Event()
     with overloaded(small_queue, seen.is_set), client_of(url_of(small_queue)) as client:
-        with pytest.raises(openai.RateLimitError, match="the queue is full") as refusal:
+        with pytest.raises(openai.RateLimitError, match="the queue") as refusal:
             ask_for_ever(client)
         seen.set()
-    assert refusal.value.response.headers["retry-after"] == "1"
+    assert int(refusal.value.response.headers["retry-after"]) >= 1
     assert refusal.value.response.headers["x-should-retry"] == "true"
 
 
