@@ -15,9 +15,6 @@ from persona.scoring.parts import Part
 from persona.scoring.scorer import Answer, Asked, Counts, Histories, ModelFacts, Plan, ScoredPart
 from persona.tables.rows import Reject, shown
 
-BATCH_ROWS = 256
-BATCH_CLICKS = 25_000
-
 Positions = Sequence[int]  # of histories in their part
 
 
@@ -52,7 +49,7 @@ def score_part(
     tokens, computed_tokens = model.tokens, model.computed_tokens
     rows, refused = Rows(len(part.rows), facts.width), list[Reject]()
     encode, lengths = partial(encode_batch, model, part.asked), part.histories.lengths.tolist()
-    for batch in each(encode, batches(lengths)):
+    for batch in each(encode, batches(lengths, model.batch_rows, model.batch_clicks)):
         for positions, answer in batch.answers:
             _check(answer, facts)
             rows.fill(positions, answer)
@@ -70,12 +67,12 @@ def score_part(
     return ScoredPart(part.number, counts, part_files(part, rows, rejects, plan, facts))
 
 
-def batches(lengths: Sequence[int]) -> Iterator[Positions]:
-    """Positions of histories, shortest first, in batches that one request can take."""
+def batches(lengths: Sequence[int], max_rows: int, max_clicks: int) -> Iterator[Positions]:
+    """Positions of histories, shortest first; a longer history than `max_clicks` is alone."""
     batch, clicks = list[int](), 0
     for position in sorted(range(len(lengths)), key=lengths.__getitem__):
         clicks += lengths[position]
-        if batch and (len(batch) == BATCH_ROWS or clicks > BATCH_CLICKS):
+        if batch and (len(batch) == max_rows or clicks > max_clicks):
             yield batch
             batch, clicks = [], lengths[position]
         batch.append(position)

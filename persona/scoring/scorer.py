@@ -147,6 +147,8 @@ def item_type(answer: Answer) -> str:
 class Asked(Protocol):
     """A model that is asked for what a plan wants."""
 
+    batch_rows: int  # histories that it is asked for at once, at most
+    batch_clicks: int  # of all of them
     tokens: int  # that it read so far; 0 where that is unknown, and the next as well
     computed_tokens: int  # the same with padding
 
