@@ -17,7 +17,7 @@ class EngineScorer:
     """Scores parts in the calling thread, which has to be the one that made it."""
 
     # Enough for full runs of short histories too; a refused history has all others read again.
-    batch_rows, batch_clicks = 2048, 100_000
+    batch_rows, batch_clicks = 1024, 60_000
 
     def __init__(self, folder: Path | str, plan: Plan) -> None:
         """Opens the plan's model.

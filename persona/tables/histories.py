@@ -28,7 +28,7 @@ from persona.tables.records import Records
 from persona.tables.rows import BadRow, Batch, Reject, as_history, kind_of, shown
 from persona.tables.table import BATCH_ROWS, Table
 
-BLOCK_ROWS = 2**13  # of Parquet: a history may be long
+BLOCK_ROWS = 2**12  # of Parquet: a history may be long
 SEPARATORS = (",", "|", ";")  # between items, if not a space
 INTEGER = "(?:0|-?[1-9][0-9]{0,17})"  # at most 18 digits, so that it fits into 64 bits
 NOT_UTF8 = object()  # replaces undecodable text
