@@ -67,9 +67,7 @@ def test_a_deadline_of_many_digits_is_not_turned_into_a_number() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.1, b"1"), (2.0, b"2"), (2.1, b"3")])
-def test_overload_says_when_there_will_be_room(
-    seconds: float, header: bytes
-) -> None:
+def test_overload_says_when_there_will_be_room(seconds: float, header: bytes) -> None:
     headers = dict(answer_to(Overloaded("full", retry_after_s=seconds)).headers)
     assert headers[b"retry-after"] == header
     assert headers[b"retry-after-ms"] == b"%d" % (seconds * 1000)
