@@ -1,7 +1,7 @@
 """What keeping histories costs a service: its latency below saturation, and its memory over time.
 
-Sessions are replayed as in `next_click`. Users who never come back fill the budget in any case, and
-what is least recently used has to leave all the time.
+Sessions are replayed as in `next_click`. For the memory, no user comes back: the budget is soon
+full, and every further history takes the place of others.
 """
 
 import time
@@ -53,9 +53,9 @@ def kept_load(
         f"kept; medians of {rounds} rounds of {seconds:g} s, both services in turn."
     )
     memory = (
-        f"{minutes:g} minutes of {answers:,} random users who never come back, with a budget of "
-        f"{BUDGET} MB: at most {largest:.1f} MB were kept, and the service grew by {grown:.0f} MB "
-        "in all (PSS)."
+        f"{answers:,} random users in {minutes:g} minutes, none of whom comes back, and a budget "
+        f"of {BUDGET} MB: at most {largest:.1f} MB were kept, and the service grew by {grown:.0f} "
+        "MB in all (PSS)."
     )
     head = ["latency in ms", "p50", "p99"]
     text = f"{about}\n\n{table(head, rows)}\n\n{memory}"
@@ -79,6 +79,8 @@ def _latencies(rounds: int, seconds: float) -> dict[str, list[Load]]:
             load = [next(asked) for _ in range(int(rate * seconds) + 1)]
             for name in sorted(up, reverse=bool(number % 2)):
                 answered = open_loop(up[name].port, load, rate, seconds, connections=CONNECTIONS)
+                if answered.failed:
+                    raise RuntimeError(f"{name}: {dict(answered.statuses)}")
                 if number:
                     found[name].append(answered)
     return found

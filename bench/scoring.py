@@ -267,7 +267,7 @@ def _tell_sizes(per_second: float, sizes: Sequence[float], mix: str, command: st
     hours = BILLION / (per_second / 2) / 3600
     gigabytes = [size * BILLION / 1e9 for size in sizes]
     lines = [
-        [f"{cores:,}", f"{hours / cores:,.1f}", f"{per_second / 2 * cores:,.0f}"]
+        [f"{cores:,}", f"{hours / cores:,.3g}", f"{per_second / 2 * cores:,.0f}"]
         for cores in (2, 16, 64, 256, 1024)
     ]
     about = (

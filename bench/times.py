@@ -32,6 +32,7 @@ TABLES: dict[SplitKind, str] = {
     "leave_one_out": "encoder_times",
     "time": "encoder_times_time_split",
 }
+SPLITS: dict[SplitKind, str] = {"leave_one_out": "leave-one-out", "time": "split by time"}
 TODAY = 1_700_000_000
 SHAPES = ((1, 110), (32, 110))
 ROUNDS = 9  # of both encoders in turn, of which the medians count
@@ -67,8 +68,8 @@ def times(
     command = f"python -m bench times --seeds {seeds}" + (f" --kinds {kinds}" if kinds else "")
     command += f" --split {split}" if split != "leave_one_out" else ""
     _record(found["none"][0], found[of_recipe], FIGURES[split], command)
-    about = f"Split: {split}. {ABOUT} Written by `{command}` on {machine()}."
-    record_table(TABLES[split], f"#### Time\n\n{about}\n\n{text}\n", [PAGE])
+    about = f"{ABOUT} Written by `{command}` on {machine()}."
+    record_table(TABLES[split], f"#### Time, {SPLITS[split]}\n\n{about}\n\n{text}\n", [PAGE])
 
 
 def time_cost(

@@ -5,7 +5,8 @@ A protocol parses a `Query`, calls `Engine.submit(query, deadline_s)` and render
 PersonaError             root of everything that the library raises; the message is for the user
 ├── InvalidRequest       a value is wrong: `part`, `history`, `click` and `candidate` say where
 ├── RequestTooLarge      more bytes than one request may have
-├── ModelNotFound        no model of that name, or no such version of it
+├── ModelNotFound        no model of that name
+│   └── VersionNotFound  no such version of it
 ├── Overloaded           too much now; try again
 ├── NotReady             starting, shutting down or broken; try again
 └── DeadlineExceeded     the deadline passed before the result was there; try again
@@ -95,13 +96,11 @@ class InvalidRequest(PersonaError):
         self.history, self.click, self.candidate = map(place.get, ("history", "click", "candidate"))
 
 
-class ModelNotFound(PersonaError):
-    def __init__(self, message: str, part: str = "model") -> None:  # or "version"
-        super().__init__(message)
-        self.part = part
-
-
 # fmt: off
+class ModelNotFound(PersonaError):
+    part = "model"
+class VersionNotFound(ModelNotFound):
+    part = "version"
 class RequestTooLarge(PersonaError): ...
 class Overloaded(PersonaError): ...
 class NotReady(PersonaError): ...

@@ -1,7 +1,6 @@
 """The life of a worker: starting, ready, then draining; or broken, with a reason."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from persona.collector import collect_seldom
 from persona.contract import NotReady, Results
 from persona.engine import Engine
 from persona.engine.model import Model
@@ -77,7 +77,7 @@ class Service:
         The worker is ready only with the default model, which most requests use. A service that
         starts without it must not replace one that has it. The other models still answer.
         """
-        _spare_the_garbage_collector()
+        collect_seldom(YOUNG_OBJECTS)
         engine, state = self.versions.rollout.engine, self.versions.rollout.state
         names = [model.manifest.name for model in engine.registry.models] if engine else []
         if self._state == "draining":
@@ -209,16 +209,6 @@ class Service:
             self.drain()
             self.versions.close()
             self.tally.flush()
-
-
-def _spare_the_garbage_collector() -> None:
-    """Hides loaded objects from the garbage collector, and makes it run less often.
-
-    The ids of requests have no cycles, and each collection visits every id.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`persona score`: computes user embeddings for a whole file of histories."""
 
-import gc
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,14 +10,14 @@ from rich.console import Console
 
 from persona.cli.columns import reads_tables
 from persona.cli.progress import progress_on, resumable
+from persona.collector import collect_seldom
 from persona.tables.options import TableFormat, TableOptions
 
 if TYPE_CHECKING:
     from persona.scoring import Scorer, ScoreReport
 
 TOO_MANY_REJECTS, RUN_CHANGED = 3, 4  # exit statuses
-# Before the garbage collector looks at them: requests and answers have no cycles.
-YOUNG_OBJECTS = 100_000
+YOUNG_OBJECTS = 100_000  # objects before the garbage collector runs
 
 
 @reads_tables
@@ -119,8 +118,7 @@ def score(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from persona.scoring import RunChanged, TooManyRejects, score_file
 
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    collect_seldom(YOUNG_OBJECTS)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     scorer = _scorer(url, artifact, ray, workers, console)
     with resumable(console), progress_on(console) as progress:

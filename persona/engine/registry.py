@@ -7,7 +7,7 @@ place. So a query meets one state of things, and the version that it found answe
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from persona.contract import ItemId, ModelNotFound, NotReady
+from persona.contract import ItemId, ModelNotFound, NotReady, VersionNotFound
 from persona.engine.model import Model
 
 Shares = Mapping[str, float]  # version -> its share of the requests that name none; sums to 1
@@ -66,7 +66,8 @@ class Registry:
         same version as long as the shares stay. Without a key it is the one with the largest share.
 
         Raises:
-            ModelNotFound: no such model, or no such version of it.
+            ModelNotFound: no such model.
+            VersionNotFound: no such version of it.
             NotReady: no version of the model could be loaded.
         """
         name = self.default if name is None else name
@@ -84,8 +85,7 @@ class Registry:
         found = self._versions[name].get(version)
         if found is None:
             loaded = ", ".join(self._versions[name])
-            message = f"no version '{version:.60}' of '{name}'; loaded: {loaded}"
-            raise ModelNotFound(message, "version")
+            raise VersionNotFound(f"no version '{version:.60}' of '{name}'; loaded: {loaded}")
         return found
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from persona.contract import ModelNotFound
+from persona.contract import ModelNotFound, VersionNotFound
 from service.errors import Conflict
 from service.versions.choices import Choice, Choices
 from service.versions.folder import scan
@@ -96,8 +96,7 @@ async def _require(watcher: Watcher, name: str, version: str | None) -> list[str
         raise ModelNotFound(f"no model '{name:.60}' in the artifacts, only {', '.join(found)}")
     numbers = [one.number for one in found[name]]
     if version is not None and version not in numbers:
-        message = f"no version '{version:.60}' of '{name}', only {', '.join(numbers)}"
-        raise ModelNotFound(message, "version")
+        raise VersionNotFound(f"no version '{version:.60}' of '{name}', only {', '.join(numbers)}")
     return numbers
 
 

@@ -313,6 +313,19 @@ def test_the_pause_is_what_the_service_asks_for() -> None:
         assert client._retry_when(error) == 2.5
 
 
+def test_the_pause_is_at_least_a_second_as_few_attempts_must_outlast_a_restart() -> None:
+    with client_of(answer) as client:
+        assert client._retry_when(Overloaded("later", retry_after_s=0.07)) == 1.0
+
+
+def test_milliseconds_say_more_than_whole_seconds() -> None:
+    headers = {"Retry-After": "1", "Retry-After-Ms": "70"}
+    answers = Answers(refusal(429, headers=headers))
+    with client_of(answers, attempts=1) as client, pytest.raises(Overloaded) as caught:
+        client.encode([["a"]])
+    assert caught.value.retry_after_s == 0.07
+
+
 def test_a_pause_beyond_the_time_for_retries_is_not_awaited() -> None:
     answers = Answers(refusal(429, headers={"Retry-After": "3600"}))
     with client_of(answers) as client, pytest.raises(Overloaded) as caught:

@@ -4,6 +4,10 @@ Before anything is computed, a token counts for 5 µs and a piece for 50 µs.
 """
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import pytest
@@ -132,3 +136,36 @@ def test_what_requests_cost_beside_their_tokens_is_not_expected_of_large_ones() 
         pace.end_turn(began)
     assert pace.seconds("g", 1) > 0.05
     assert pace.seconds("g", 1000) < 2 * pace.seconds("g", 1)
+
+
+def test_a_refusal_does_not_wait_for_the_garbage_collector() -> None:
+    """Its traceback holds frames, and through them requests: none of these may hold the refusal."""
+
+    async def main() -> None:
+        bench = Bench(max_queue_tokens=10_000)
+        first = bench.submit("x" * 9000)
+        for refuse in (
+            partial(bench.submit, "y" * 2000),  # the queue is full
+            partial(bench.submit, "a", deadline_s=0.01),
+            partial(bench.batcher.backlog.refuse_late, 0.001, 0),
+        ):
+            assert is_freed(refuse)
+        await asyncio.gather(first, return_exceptions=True)
+
+    run(main())
+
+
+def is_freed(refuse: Callable[[], object]) -> bool:
+    """Whether a refusal is gone as soon as it is handled."""
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            refuse()
+        except Overloaded as error:
+            refusal = weakref.ref(error)
+        else:
+            pytest.fail("not refused")
+        return refusal() is None
+    finally:
+        gc.enable()

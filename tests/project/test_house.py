@@ -26,6 +26,7 @@ ARROWS = {
     "persona.client": "persona.contract persona.results",
     "persona.tables": "persona.contract persona.coded persona.columns",
     "persona.cpus": "",
+    "persona.collector": "",
     "persona.colours": "",
     "persona.scoring": "persona.contract persona.coded persona.columns persona.results"
     " persona.tables persona.client persona.artifact persona.engine persona.cpus",
@@ -34,7 +35,7 @@ ARROWS = {
     "service.protocols": "service.errors service.lifecycle service.settings service.versions"
     " service.visit service.health"
     " persona.contract persona.columns persona.artifact persona.engine",
-    "service": "persona.contract persona.artifact persona.engine",
+    "service": "persona.contract persona.collector persona.artifact persona.engine",
     "model.clicks": "model.errors persona.contract persona.columns persona.features persona.tables",
     "model.network": "model.errors persona.columns",
     "model.evaluation": "model.errors model.clicks model.network",

@@ -17,6 +17,7 @@ from persona.contract import (
     Overloaded,
     PersonaError,
     RequestTooLarge,
+    VersionNotFound,
 )
 from service.errors import (
     ClientGone,
@@ -34,6 +35,7 @@ STATUSES: Mapping[type[PersonaError], tuple[int, str]] = {
     InvalidRequest: (422, "invalid_request"),
     RequestTooLarge: (413, "body_too_large"),
     ModelNotFound: (404, "model_not_found"),
+    VersionNotFound: (404, "model_not_found"),
     Overloaded: (429, "overloaded"),
     NotReady: (503, "not_ready"),
     DeadlineExceeded: (504, "deadline_exceeded"),
