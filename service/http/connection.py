@@ -101,24 +101,18 @@ class Connection(HttpToolsProtocol):
 
     def _read_on(self, stop: Exception) -> None:
         """Reads on as HTTP after an offer to change the protocol; refuses everything else."""
-        while isinstance(stop, httptools.HttpParserUpgrade):
-            self._segment = self._as_http() + self._segment[stop.args[0] :]
-            if (another := self._feed()) is None:
-                return
-            stop = another
-        reason = stop.__context__
-        if not isinstance(reason, Refused):
-            reason = bad_request(f"the request is not valid: {stop}")
-        self._refuse(reason)
-
-    def _feed(self) -> Exception | None:
-        """Parses the segment; returns what stopped the parser."""
-        # Not in `_read_on`, whose frame would be in the traceback of what it holds: a circle.
         try:
-            self.parser.feed_data(self._segment)
-        except _STOPS as stop:
-            return stop
-        return None
+            while isinstance(stop, httptools.HttpParserUpgrade):
+                self._segment = self._as_http() + self._segment[stop.args[0] :]
+                try:
+                    self.parser.feed_data(self._segment)
+                except _STOPS as another:
+                    stop = another
+                else:
+                    return
+            self._refuse(_reason(stop))
+        finally:
+            del stop  # its traceback refers to this frame: a circle
 
     def _as_http(self) -> bytes:
         """The head of a request, without its offer to change the protocol.
@@ -293,6 +287,13 @@ class _NoRequest(RequestResponseCycle):
         self.message_event = asyncio.Event()
         self.disconnected = self.more_body = self.keep_alive = False
         self.response_started = self.response_complete = True
+
+
+def _reason(stop: Exception) -> Refused:
+    """Why the parser stopped."""
+    if isinstance(stop.__context__, Refused):
+        return stop.__context__
+    return bad_request(f"the request is not valid: {stop}")
 
 
 def _too_slow(what: str, seconds: float) -> Refused:

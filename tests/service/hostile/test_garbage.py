@@ -15,15 +15,17 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from persona.contract import PersonaError
 from service.http.connection import Connection
-from tests.service.hostile.cases import LIMITS, VALID, Case, all_cases
-from tests.service.hostile.wire import Wire, request
+from tests.service.hostile.cases import GET, LIMITS, VALID, Case, all_cases
+from tests.service.hostile.wire import Wire, head, request
 from tests.serving import serving, wait_until
 
-LATE = b'{"histories": [' + b",".join([b'["item 1", "item 2"]'] * 60) + b"]}"
+MANY = b'{"unknown_items": "error", "histories": [' + b",".join([b'["none"]'] * 65) + b"]}"
+OFFER = head(GET, "Host: here", "Connection: Upgrade", "Upgrade: h2c")
 OTHERS = [
     Case("answered", request(VALID), 200),
-    Case("late", request(LATE, "X-Request-Timeout-Ms: 1"), 504),
+    Case("refused while it is read in turns", request(MANY), 422),
     Case("of a version that is none", request(VALID[:-1] + b', "version": "7"}'), 404),
+    Case("an offer of another protocol, and then no HTTP", OFFER + b"nothing\r\n\r\n", 200),
     Case("gone", request(VALID)[:-1], 0),
 ]
 
@@ -51,7 +53,7 @@ def test_nothing_of_a_request_waits_for_the_collector(client: httpx.Client, case
         if case.half_close:
             wire.half_close()
         if case.status:
-            wire.reply()
+            assert wire.reply().status == case.status
     wait_until(lambda: left() <= before)
 
 
