@@ -8,7 +8,7 @@ import typer
 
 from bench.report import machine, table
 from bench.results import record, record_table
-from bench.trained import Trained, mean, seeded, trained, with_error
+from bench.trained import Trained, mean, paired, seeded, trained, with_error
 from model.clicks.histories import Histories
 from model.evaluation.baselines import ItemKNN, Markov, Popularity, RepeatLast
 from model.evaluation.metrics import Evaluation, Scorer, compare, evaluate_scorer, log_losses
@@ -68,15 +68,23 @@ def wikispeedia(
     """Train Wikispeedia, and rank every article for everyone, beside every baseline."""
     runs, found, served = _train_and_rank(recipe, data, seeds, limit, afresh=afresh)
     baselines = _baselines(runs[0])
-    text = f"{_runs_table(runs, found, served)}\n\n{_beside(found[0], baselines)}"
+    best = max(baselines, key=lambda baseline: baseline.metrics["NDCG@10"])
+    margin = paired(found, [best] * len(found))
+    less = f"{margin.difference.mean:+.4f}, {margin.p_text}"
+    text = (
+        f"{_runs_table(runs, found, served)}\n\n{_beside(found[0], baselines)}\n\n"
+        f"In the mean over the seeds, paired by user, {less} beside {best.name}."
+    )
     typer.echo(text)
     if limit:
         return
     command = f"python -m bench wikispeedia --seeds {seeds}"
     metric = {baseline.name: round(baseline.metrics["NDCG@10"], 5) for baseline in baselines}
-    best = max(metric.values())
-    record("wikispeedia_ndcg10", round(mean(found, "NDCG@10"), 5), best, command)
-    record("wikispeedia_ndcg10_best_baseline", best, None, command)
+    ndcg = [round(evaluation.metrics["NDCG@10"], 5) for evaluation in found]
+    record("wikispeedia_ndcg10", round(mean(found, "NDCG@10"), 5), metric[best.name], command)
+    record("wikispeedia_ndcg10_seeds", ndcg, None, command)
+    record("wikispeedia_ndcg10_p", margin.p_value, 0.05, command)
+    record("wikispeedia_ndcg10_best_baseline", metric[best.name], None, command)
     for name, value in metric.items():
         record(f"wikispeedia_ndcg10_{name.replace('-', '_')}", value, None, command)
     _tell("wikispeedia", "Wikispeedia", text, runs, command)

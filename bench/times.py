@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from bench.quality import DATA, RECIPES
 from bench.report import machine, table
 from bench.results import record, record_table
-from bench.trained import mean, seeded, trained
+from bench.trained import mean, paired, seeded, trained
 from export.graphs import export_graphs
-from model.evaluation.metrics import Comparison, Evaluation, compare_gains, gains
+from model.evaluation.metrics import Evaluation
 from model.network.config import EncoderConfig
 from model.network.encoder import UserEncoder
 from model.network.time import TIME_KINDS, TimeKind
@@ -158,14 +158,6 @@ def _changed(recipe: Recipe, kind: TimeKind, split: SplitKind) -> Recipe:
     parts["encoder"]["time"] = kind
     parts["data"]["split"] = split
     return Recipe.model_validate(parts)
-
-
-def paired(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> Comparison:
-    """The first minus the second in NDCG@10, user by user, in the mean over the seeds."""
-    means = [
-        np.mean([gains(one.ranks, "NDCG", 10) for one in each], axis=0) for each in (first, second)
-    ]
-    return compare_gains(means[0] - means[1])
 
 
 def _beside(found: dict[TimeKind, tuple[list[Evaluation], list[Evaluation]]]) -> str:

@@ -10,11 +10,12 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from bench import encoders
@@ -22,7 +23,14 @@ from bench.news import ArtifactScorer
 from export.run import export_run
 from model.clicks.histories import Histories, Split
 from model.clicks.item_features import ItemFeatures
-from model.evaluation.metrics import Evaluation, Metrics, evaluate_scorer
+from model.evaluation.metrics import (
+    Comparison,
+    Evaluation,
+    Metrics,
+    compare_gains,
+    evaluate_scorer,
+    gains,
+)
 from model.evaluation.scorer import EncoderScorer
 from model.training.features import keep_columns
 from model.training.recipe import Recipe, read_recipe
@@ -142,6 +150,14 @@ def go_on(
 def mean(evaluations: list[Evaluation], metric: str) -> float:
     """Over the seeds."""
     return sum(evaluation.metrics[metric] for evaluation in evaluations) / len(evaluations)
+
+
+def paired(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> Comparison:
+    """The first minus the second in NDCG@10, user by user, in the mean over the seeds."""
+    means = [
+        np.mean([gains(one.ranks, "NDCG", 10) for one in each], axis=0) for each in (first, second)
+    ]
+    return compare_gains(means[0] - means[1])
 
 
 def with_error(metrics: Metrics, metric: str) -> str:

@@ -8,8 +8,7 @@ import typer
 from bench.quality import DATA, RECIPES
 from bench.report import machine, table
 from bench.results import record, record_table
-from bench.times import paired
-from bench.trained import mean, seeded, trained
+from bench.trained import mean, paired, seeded, trained
 from model.evaluation.metrics import Evaluation
 from model.training.recipe import Recipe
 

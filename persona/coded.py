@@ -5,6 +5,7 @@ once.
 """
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, compress, pairwise
@@ -27,7 +28,7 @@ class CodedHistories(Sequence[list[ItemId]]):
         """Takes arrays as they are.
 
         Args:
-            words: ids, each once or, where tables were joined, a few times.
+            words: ids, each once.
             codes: (clicks,) the place of each click's id in `words`.
             offsets: (B + 1,) where each history begins in `codes`, and where the last one ends.
         """
@@ -46,13 +47,20 @@ class CodedHistories(Sequence[list[ItemId]]):
 
     @classmethod
     def joined(cls, pieces: Sequence["CodedHistories"]) -> "CodedHistories":
-        """Pieces one behind the other, without the ids that no click of theirs has."""
-        words, codes, lengths = list[ItemId](), [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        for piece in map(_without_unused, pieces):
-            codes.append(piece.codes + np.int32(len(words)))
+        """Pieces one behind the other; each id that a click has is in `words` once."""
+        places = defaultdict[ItemId, int]()
+        places.default_factory = places.__len__
+        codes, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for piece in pieces:
+            first, last = piece.offsets[[0, -1]]
+            own = piece.codes[first:last]
+            used = np.bincount(own, minlength=len(piece.words)) > 0
+            found = map(places.__getitem__, compress(piece.words, used.tolist()))
+            joint = np.zeros(len(used), np.int32)
+            joint[used] = np.fromiter(found, np.int32)
+            codes.append(joint[own])
             lengths.append(piece.lengths)
-            words += piece.words
-        return cls(words, np.concatenate(codes), _offsets(np.concatenate(lengths)))
+        return cls(list(places), np.concatenate(codes), _offsets(np.concatenate(lengths)))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -100,16 +108,6 @@ def _unpickled(
     words: Sequence[ItemId] | str, codes: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> CodedHistories:
     return CodedHistories(words.split("\0") if isinstance(words, str) else words, codes, offsets)
-
-
-def _without_unused(histories: CodedHistories) -> CodedHistories:
-    """The same histories without ids that only others of their table have."""
-    first, last = histories.offsets[[0, -1]]
-    codes = histories.codes[first:last]
-    used = np.bincount(codes, minlength=len(histories.words)) > 0
-    places = (np.cumsum(used) - 1).astype(np.int32)
-    words = list(compress(histories.words, used.tolist()))
-    return CodedHistories(words, places[codes], histories.offsets - first)
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from persona.contract import Floats, ItemId
 MOST_NEW = 8  # clicks by which a history may have grown since it was kept
 ROOM = 8  # spare positions of a line, so that it is seldom copied
 ENTRY_BYTES = 512  # of a kept history's digest and objects, without embedding and line
-POSITIONS_A_TOKEN = 32  # reading so many kept positions takes as long as computing a token
+POSITIONS_A_TOKEN = 64  # reading so many kept positions takes as long as computing a token
 SWEEPS = 8  # checks for old lines within `max_seconds`
 
 

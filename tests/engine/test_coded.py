@@ -30,6 +30,7 @@ def test_arrays_hold_the_same_histories(
     joined = CodedHistories.joined([CodedHistories.of(some), CodedHistories.of(others)[:]])
     assert list(joined) == [joined[at] for at in range(len(joined))] == some + others
     assert joined.lengths.tolist() == [len(history) for history in some + others]
+    assert len(set(joined.words)) == len(joined.words)
     assert list(pickle.loads(pickle.dumps(joined))) == list(joined)
 
 

@@ -103,3 +103,26 @@ def test_it_tells_once_that_requests_failed() -> None:
     for at in sent:
         telling.failed(overloaded(0.0), at)
     assert told == ["too much; trying again in 0.0 s"]
+
+
+def test_no_thread_is_forgotten() -> None:
+    busy, passed = window(largest=8), list[int]()
+    failures = iter([False, True, False, False, True] * 100)
+
+    def ask() -> None:
+        while True:
+            sent = busy.enter()
+            time.sleep(0.005)  # others wait for a place meanwhile
+            if not next(failures):
+                break
+            busy.failed(overloaded(0.01), sent)
+        busy.answered()
+        passed.append(1)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    ends = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    assert len(passed) == len(threads)
