@@ -55,6 +55,14 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes for --artifact.  [default: one per core]")
     ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests to --url at a time, at most; about 8 for each core of the service.  "
+            "[default: 16]",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Name of the model.  [default: the default model]")
     ] = None,
@@ -120,7 +128,7 @@ def score(
 
     collect_seldom(YOUNG_OBJECTS)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    scorer = _scorer(url, artifact, ray, workers, console)
+    scorer = _scorer(url, artifact, ray, workers, requests, console)
     with resumable(console), progress_on(console) as progress:
         try:
             report = score_file(
@@ -153,12 +161,19 @@ def score(
 
 
 def _scorer(
-    url: str | None, artifact: Path | None, ray: str | None, workers: int | None, console: Console
+    url: str | None,
+    artifact: Path | None,
+    ray: str | None,
+    workers: int | None,
+    requests: int | None,
+    console: Console,
 ) -> "Scorer":
     if url is not None and artifact is not None:
         raise typer.BadParameter("give --url or --artifact, not both")
     if artifact is None and (ray is not None or workers is not None):
         raise typer.BadParameter("--ray and --workers need --artifact")
+    if artifact is not None and requests is not None:
+        raise typer.BadParameter("--requests is for --url")
     if ray is not None:
         from persona.scoring import RayScorer
 
@@ -169,8 +184,13 @@ def _scorer(
         return ProcessScorer(artifact, workers=workers)
     from persona.client.http import DEFAULT_URL
     from persona.scoring import ServiceScorer
+    from persona.scoring.service import REQUESTS
 
-    return ServiceScorer(url or DEFAULT_URL, notice=lambda text: console.print(text, markup=False))
+    return ServiceScorer(
+        url or DEFAULT_URL,
+        concurrency=requests or REQUESTS,
+        notice=lambda text: console.print(text, markup=False),
+    )
 
 
 def _json(report: "ScoreReport") -> str:

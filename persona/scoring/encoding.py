@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 
@@ -68,7 +69,21 @@ def score_part(
 
 
 def batches(lengths: Sequence[int], max_rows: int, max_clicks: int) -> Iterator[Positions]:
-    """Positions of histories, shortest first; a longer history than `max_clicks` is alone."""
+    """Positions of histories of like lengths; a longer history than `max_clicks` is alone.
+
+    Short and long ones take turns. A service computes long ones for longer than it takes to ask
+    for them, short ones not: if all of a kind came together, one side would wait for the other.
+    """
+    found = list(_by_length(lengths, max_rows, max_clicks))
+    middle = (len(found) + 1) // 2
+    for short, long in zip_longest(found[:middle], reversed(found[middle:])):
+        yield short
+        if long is not None:
+            yield long
+
+
+def _by_length(lengths: Sequence[int], max_rows: int, max_clicks: int) -> Iterator[Positions]:
+    """Such positions, shortest first."""
     batch, clicks = list[int](), 0
     for position in sorted(range(len(lengths)), key=lengths.__getitem__):
         clicks += lengths[position]
