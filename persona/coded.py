@@ -8,7 +8,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, compress, pairwise
+from itertools import chain, compress, count, pairwise
 from typing import overload
 
 import numpy as np
@@ -48,8 +48,7 @@ class CodedHistories(Sequence[list[ItemId]]):
     @classmethod
     def joined(cls, pieces: Sequence["CodedHistories"]) -> "CodedHistories":
         """Pieces one behind the other; each id that a click has is in `words` once."""
-        places = defaultdict[ItemId, int]()
-        places.default_factory = places.__len__
+        places = defaultdict[ItemId, int](count().__next__)
         codes, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
         for piece in pieces:
             first, last = piece.offsets[[0, -1]]

@@ -17,8 +17,13 @@ from persona.scoring.parts import Part
 from persona.scoring.scorer import ModelFacts, Plan, ScoredPart
 
 PARTS_PER_WORKER = 2  # one is scored while the next one is sent
-# Arrow's own allocator keeps 20 MB that it has no more use for, arenas for threads keep others.
-SMALL_MEMORY = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
+# Arrow's own allocator keeps 20 MB that it has no more use for, arenas for threads keep others, and
+# so does the heap if its threshold grows with what is freed.
+SMALL_MEMORY = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**20),
+}
 
 
 class ProcessScorer:

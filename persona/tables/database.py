@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,22 +17,26 @@ class Database:
     """An in-memory database that spills into a scratch folder above a limit."""
 
     def __init__(self, source: str, memory: str, scratch: Path | None) -> None:
-        self._source = source
+        self._source, self._memory = source, memory
         self._scratch = tempfile.TemporaryDirectory(prefix="persona-", dir=scratch)
-        with self._named():
-            self._connection = duckdb.connect(
-                config={
-                    "memory_limit": memory,
-                    "temp_directory": self._scratch.name,
-                    "python_enable_replacements": False,
-                }
-            )
-            self._connection.execute("SET TimeZone = 'UTC'")
-            # The bar would be drawn on stdout, between the output of a verb.
-            self._connection.execute("SET enable_progress_bar = false")
-            # An expression of `--where` must see only the row, not files, the network or settings.
-            self._connection.execute("SET enable_external_access = false")
-            self._connection.execute("SET lock_configuration = true")
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened when it is needed: it takes 30 MB, and lists in Parquet are read without it."""
+        connection = duckdb.connect(
+            config={
+                "memory_limit": self._memory,
+                "temp_directory": self._scratch.name,
+                "python_enable_replacements": False,
+            }
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        # The bar would be drawn on stdout, between the output of a verb.
+        connection.execute("SET enable_progress_bar = false")
+        # An expression of `--where` must see only the row, not files, the network or settings.
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return connection
 
     def __enter__(self) -> Self:
         return self
@@ -43,17 +48,18 @@ class Database:
 
     def close(self) -> None:
         """Closes the database and removes its scratch files."""
-        self._connection.close()
+        if "_connection" in vars(self):
+            self._connection.close()
         self._scratch.cleanup()
 
     def count(self, sql: str, **views: Any) -> int:
         """Runs a statement and returns its number of rows; `views` are Arrow tables by name."""
-        with self._views(views), self._named():
+        with self._named(), self._views(views):
             return int((self._connection.execute(sql).fetchone() or (0,))[0])
 
     def table(self, sql: str, **views: Any) -> Any:
         """The rows of a query as an Arrow table; `views` are Arrow tables by name."""
-        with self._views(views), self._named():
+        with self._named(), self._views(views):
             return self._connection.sql(sql).to_arrow_table()
 
     def row(self, sql: str) -> tuple[Any, ...]:

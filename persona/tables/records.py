@@ -26,7 +26,7 @@ from persona.tables.options import TableOptions
 
 BLOCK_ROWS = 2**18  # of Parquet
 # Otherwise, Arrow reads ahead and keeps everything until the file is closed.
-STREAMED = {"pre_buffer": False, "buffer_size": 2**22}
+STREAMED = {"pre_buffer": False, "buffer_size": 2**20}
 PART_ROWS = 2**15
 QUOTED_FIELD = '"(?:[^"]|"")*"'
 

@@ -119,7 +119,13 @@ def test_help_shows_the_layout_of_the_folder_of_artifacts(verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--url", "http://x", "--artifact", "."), ("--ray", "local"), ("--workers", "2")]
+    "options",
+    [
+        ("--url", "http://x", "--artifact", "."),
+        ("--ray", "local"),
+        ("--workers", "2"),
+        ("--artifact", ".", "--requests", "2"),
+    ],
 )
 def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...]) -> None:
     assert run("--input", "a.csv", "--output", "b.csv", *options).exit_code == 2

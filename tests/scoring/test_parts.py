@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persona.scoring.encoding import batches
 from persona.scoring.parts import Part, parts
 from persona.tables import Batch, Reject
 
@@ -92,3 +94,23 @@ def test_the_rejects_of_clicks_come_as_they_are() -> None:
     table = Rows([None, 3, None, 4], 2, kind="clicks")
     (part,) = parts(table)  # type: ignore[arg-type]  # as a table
     assert ([reject.row for reject in part.rejects], part.rows) == ([0, 2], [1, 3])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 20), st.integers(1, 100))
+def test_every_history_is_in_one_batch_of_like_lengths(
+    lengths: list[int], max_rows: int, max_clicks: int
+) -> None:
+    found = list(batches(lengths, max_rows, max_clicks))
+    assert sorted(at for batch in found for at in batch) == list(range(len(lengths)))
+    spans = sorted((lengths[batch[0]], lengths[batch[-1]]) for batch in found)
+    assert all(longest <= shortest for (_, longest), (shortest, _) in pairwise(spans))
+    for batch in found:
+        assert len(batch) <= max_rows
+        assert len(batch) == 1 or sum(lengths[at] for at in batch) <= max_clicks
+
+
+def test_short_and_long_batches_take_turns() -> None:
+    assert list(batches([4, 3, 2, 1, 0], 1, 100)) == [[4], [0], [3], [1], [2]]
+    assert list(batches([7], 1, 100)) == [[0]]
+    assert not list(batches([], 1, 100))
