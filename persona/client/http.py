@@ -7,7 +7,7 @@ from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from persona.client import answers, wire
+from persona.client import answers, requests, wire
 from persona.client.answers import ModelCard, ModelState
 from persona.client.connection import Connection, Options
 from persona.client.options import RecommendOptions, SimilarOptions
@@ -71,7 +71,7 @@ class Client(Connection):
             unknown_items: clicks on items that the model does not know. `token` encodes them as
                 unknown, `drop` leaves them out, `error` refuses the request.
         """
-        calls = wire.encode_calls(
+        calls = requests.encode_calls(
             histories,
             self._limits,
             model=model,
@@ -97,7 +97,7 @@ class Client(Connection):
         unknown candidate is NaN. `attention` adds the weights that each candidate gives to the
         clicks. Everything else is as for `encode`.
         """
-        calls = wire.score_calls(
+        calls = requests.score_calls(
             histories,
             candidates,
             self._limits,
@@ -119,7 +119,7 @@ class Client(Connection):
         Returns fewer if fewer items qualify. The options are those of `persona.client.options`;
         everything else is as for `encode`.
         """
-        calls = wire.recommend_calls(histories, k, self._limits, **options)
+        calls = requests.recommend_calls(histories, k, self._limits, **options)
         return answers.joined_recommended([self._send(call) for call in calls])
 
     def similar(
@@ -133,12 +133,12 @@ class Client(Connection):
         The item itself is left out. An unknown item has no similar items. Everything else is as
         for `recommend`.
         """
-        calls = wire.similar_calls(items, k, self._limits, **options)
+        calls = requests.similar_calls(items, k, self._limits, **options)
         return answers.joined_similar([self._send(call) for call in calls])
 
     def models(self) -> list[ModelCard]:
         """The models that the service serves."""
-        return self._send(wire.models_call())
+        return self._send(requests.models_call())
 
     def load(self, model: str, version: str | None = None) -> ModelState:
         """Loads a version beside the others; without a version, checks for the newest at once.
@@ -146,7 +146,7 @@ class Client(Connection):
         Raises:
             ChangeRefused: the version is broken, or the service does not accept such requests.
         """
-        return self._send(wire.change_call("load", model, version=version))
+        return self._send(requests.change_call("load", model, version=version))
 
     def unload(self, model: str, version: str | None = None) -> ModelState:
         """Removes a version, or the whole model.
@@ -154,7 +154,7 @@ class Client(Connection):
         Raises:
             ChangeRefused: no other version could take its place, or as for `load`.
         """
-        return self._send(wire.change_call("unload", model, version=version))
+        return self._send(requests.change_call("unload", model, version=version))
 
     def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
         """Splits the requests that name no version; without weights, the newest version gets all.
@@ -162,7 +162,7 @@ class Client(Connection):
         Raises:
             ChangeRefused: as for `load`.
         """
-        return self._send(wire.change_call("share", model, weights=dict(weights)))
+        return self._send(requests.change_call("share", model, weights=dict(weights)))
 
     def ready(self) -> bool:
         """Asks the service once whether it can answer now."""
@@ -182,7 +182,7 @@ class Client(Connection):
 
     def _not_ready(self) -> PersonaError | None:
         try:
-            self._send_once(wire.ready_call())
+            self._send_once(requests.ready_call())
         except PersonaError as error:
             return error
         return None
@@ -239,7 +239,7 @@ class AsyncClient(Connection):
         unknown_items: UnknownItems = "token",
     ) -> Encoded:
         """Like `Client.encode`."""
-        calls = wire.encode_calls(
+        calls = requests.encode_calls(
             histories,
             self._limits,
             model=model,
@@ -260,7 +260,7 @@ class AsyncClient(Connection):
         unknown_items: UnknownItems = "token",
     ) -> Scored:
         """Like `Client.score`."""
-        calls = wire.score_calls(
+        calls = requests.score_calls(
             histories,
             candidates,
             self._limits,
@@ -278,7 +278,7 @@ class AsyncClient(Connection):
         **options: Unpack[RecommendOptions],
     ) -> Recommended:
         """Like `Client.recommend`."""
-        calls = wire.recommend_calls(histories, k, self._limits, **options)
+        calls = requests.recommend_calls(histories, k, self._limits, **options)
         return answers.joined_recommended([await self._send(call) for call in calls])
 
     async def similar(
@@ -288,24 +288,24 @@ class AsyncClient(Connection):
         **options: Unpack[SimilarOptions],
     ) -> Similar:
         """Like `Client.similar`."""
-        calls = wire.similar_calls(items, k, self._limits, **options)
+        calls = requests.similar_calls(items, k, self._limits, **options)
         return answers.joined_similar([await self._send(call) for call in calls])
 
     async def models(self) -> list[ModelCard]:
         """Like `Client.models`."""
-        return await self._send(wire.models_call())
+        return await self._send(requests.models_call())
 
     async def load(self, model: str, version: str | None = None) -> ModelState:
         """Like `Client.load`."""
-        return await self._send(wire.change_call("load", model, version=version))
+        return await self._send(requests.change_call("load", model, version=version))
 
     async def unload(self, model: str, version: str | None = None) -> ModelState:
         """Like `Client.unload`."""
-        return await self._send(wire.change_call("unload", model, version=version))
+        return await self._send(requests.change_call("unload", model, version=version))
 
     async def share(self, model: str, weights: Mapping[str, float]) -> ModelState:
         """Like `Client.share`."""
-        return await self._send(wire.change_call("share", model, weights=dict(weights)))
+        return await self._send(requests.change_call("share", model, weights=dict(weights)))
 
     async def ready(self) -> bool:
         """Like `Client.ready`."""
@@ -321,7 +321,7 @@ class AsyncClient(Connection):
 
     async def _not_ready(self) -> PersonaError | None:
         try:
-            await self._send_once(wire.ready_call())
+            await self._send_once(requests.ready_call())
         except PersonaError as error:
             return error
         return None

@@ -23,10 +23,13 @@ from persona.client import (
     ServerError,
     UnexpectedAnswer,
 )
-from persona.client.wire import Call, encode_calls, read
+from persona.client.requests import encode_calls
+from persona.client.wire import Call, read
+from persona.coded import CodedHistories
 from persona.contract import (
     DeadlineExceeded,
     InvalidRequest,
+    ItemId,
     ModelNotFound,
     NotReady,
     Overloaded,
@@ -138,6 +141,27 @@ def test_no_body_is_larger_than_the_limit_unless_one_history_is() -> None:
         len(body or b"") <= 700 or part == [["y" * 900]]
         for body, part in zip(bodies, parts, strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(), Limits(histories=2), Limits(items=3), Limits(body_bytes=60)]
+)
+@pytest.mark.parametrize("histories", [[["a", "b"], [], ["c"], [7, 8]], [], [[]]])
+def test_histories_as_arrays_are_sent_as_lists_are(
+    histories: list[list[ItemId]], limits: Limits
+) -> None:
+    as_lists, as_arrays = (
+        [call.content for call in encode_calls(given, limits, attention="none")]
+        for given in (histories, CodedHistories.of(histories))
+    )
+    assert as_arrays == as_lists
+
+
+def test_an_id_that_cannot_be_written_is_named_in_arrays_too() -> None:
+    broken = CodedHistories.of([["a"], ["b", "\ud800"]])
+    with pytest.raises(InvalidRequest, match=r"histories\[1\]") as refused:
+        list(encode_calls(broken, Limits(), attention="none"))
+    assert refused.value.history == 1
 
 
 def test_no_request_has_more_items_than_the_limit_unless_one_history_has() -> None:

@@ -29,6 +29,7 @@ from persona.engine import Engine, Limits
 from persona.engine.kept import MOST_NEW, KeptHistories
 from tests.conftest import TINY_ITEMS, random_encoder
 
+ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
 MAX_LENGTH, STEP = 12, 4
 KEEPING = Limits(kept_megabytes=10, kept_clicks=1)
@@ -362,3 +363,16 @@ def test_by_default_nothing_is_kept(stepping: Path) -> None:
 
 def test_a_model_without_the_graphs_keeps_nothing(timed_artifacts: Path) -> None:
     assert Engine.open(timed_artifacts, limits=KEEPING).registry.models[0].kept is None
+
+
+@pytest.mark.parametrize("name", ["news", "articles"])
+def test_the_shipped_models_can_keep_histories(name: str) -> None:
+    engine = Engine.open(ROOT / "artifacts" / name, limits=KEEPING)
+    items = list(engine.registry.find().artifact.item_ids)[:9]
+    submitted(engine, query(items[:8]))
+    ((result,),) = submitted(engine, query(items))
+    counts = kept_of(engine).take_counts()
+    assert (counts.saved_clicks, counts.computed_clicks) == (8, 9)
+    assert result.embedding is not None
+    whole = engine.encode([items]).embeddings[0]
+    np.testing.assert_allclose(result.embedding, whole, atol=TOLERANCE)
