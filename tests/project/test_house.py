@@ -23,7 +23,7 @@ ARROWS = {
     "persona.artifact": "persona.contract persona.columns persona.features",
     "persona.engine": "persona.contract persona.coded persona.columns persona.results"
     " persona.artifact",
-    "persona.client": "persona.contract persona.results",
+    "persona.client": "persona.contract persona.coded persona.results",
     "persona.tables": "persona.contract persona.coded persona.columns",
     "persona.cpus": "",
     "persona.collector": "",
