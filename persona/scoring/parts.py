@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from persona.tables.table import Table  # a worker needs no database
 
 PART_ROWS = 20_000
-PART_CLICKS = 400_000
+PART_CLICKS = 400_000  # more would share more ids, and take more memory
 REJECTS_AHEAD = 4096  # as many as a table of histories yields before the rows between them
 
 

@@ -19,8 +19,8 @@ from persona.scoring.scorer import Answer, Histories, ModelFacts, Plan, ScoredPa
 from persona.scoring.window import Window
 
 T = TypeVar("T")
-# At a time. More would not make two cores any faster: they would wait in the service's queue until
-# it is full, and be refused. With 64, a tenth of the time was lost to that.
+# At a time. With 64, the queue of one worker is full and refuses some, while another worker waits:
+# two cores then answer a tenth less.
 REQUESTS = 16
 TEMPORARY = (Overloaded, NotReady, DeadlineExceeded, ConnectionFailed)
 

@@ -22,7 +22,7 @@ class Database:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        """Opened when it is needed: it takes 30 MB, and lists in Parquet are read without it."""
+        """Opened when it is needed: it takes 25 MB, and lists in Parquet are read without it."""
         connection = duckdb.connect(
             config={
                 "memory_limit": self._memory,

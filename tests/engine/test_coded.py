@@ -1,5 +1,6 @@
 """Histories that come as arrays: the same embeddings, counts and refusals as of lists."""
 
+import gc
 import pickle
 import random
 from pathlib import Path
@@ -88,3 +89,14 @@ def test_limits_hold_for_arrays(tiny_artifacts: Path, limits: Limits, message: s
     engine = Engine.open(tiny_artifacts, limits=limits)
     with pytest.raises(InvalidRequest, match=message):
         engine.encode(CodedHistories.of([["item 1"], ["item 1"] * 21]))
+
+
+def test_joining_leaves_nothing_to_the_garbage_collector() -> None:
+    pieces = [CodedHistories.of([["a", "b"]]), CodedHistories.of([["b", "c"]])]
+    gc.collect()
+    gc.disable()
+    try:
+        assert CodedHistories.joined(pieces).words == ["a", "b", "c"]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
